@@ -1,0 +1,183 @@
+"""The classic figure: one block of numbers per normalization, with axes N, C and H·W."""
+
+import operator
+from collections import defaultdict
+from collections.abc import Mapping
+from math import prod
+
+import numpy as np
+
+from normviz.picture import (
+    Picture,
+    count_slices,
+    mark_slice,
+    name_slice,
+    number_of,
+    svg_dash,
+    svg_page,
+    svg_slice,
+    svg_text,
+    tint,
+)
+from normviz.reduction import Reduction
+
+# One step along the second axis (right), the last ones (down) and the first (back), in pixels.
+RIGHT, DOWN, BACK = np.array([20, 0]), np.array([0, 20]), np.array([11, -9])
+LIGHT = {"front": 0.6, "top": 0.2, "side": 0.95}  # how strong the colour of a face is
+MAX_STEPS = 6  # along each axis; a block is a sketch, not an inventory
+BLOCKS_PER_ROW, BLOCK_WIDTH, BLOCK_MARGIN = 3, 210, 60
+CARDS_PER_ROW, CARD = 12, 13
+
+
+def draw_cubes(shape: tuple[int, ...], reductions: Mapping[str, Reduction | str]) -> Picture:
+    """Blocks side by side, one per reduction: the numbers of one colour share a statistic.
+
+    The first axis runs back, the second to the right, all others together run down. Below a block
+    there is a card for each statistic, so that those inside the block can be pointed at too.
+
+    Args:
+        shape: sizes of at least two axes, such as (N, C, H, W). Of a long axis only the first six
+            positions are drawn.
+        reductions: name → Reduction, as in ``{"BatchNorm": Reduction("n c h w -> c")}``; a pattern
+            without sizes may be a string.
+
+    Raises:
+        ValueError: if there are no reductions, if one does not fit the shape, or if the shape has
+            fewer than two axes or no numbers.
+
+    >>> print(draw_cubes((4, 6, 2, 3), {"BatchNorm": "n c h w -> c", "LayerNorm": "n c h w -> n"}))
+    Which numbers of a (4, 6, 2, 3) tensor share a mean
+    BatchNorm: over n, h, w, one per c. 6 slices of 24 numbers.
+    LayerNorm: over c, h, w, one per n. 4 slices of 36 numbers.
+    """
+    named = _named_reductions(reductions)
+    shape = tuple(shape) if hasattr(shape, "__iter__") else shape
+    for reduction in named.values():
+        reduction.stat_shape(shape)  # says what is wrong with a shape, or that it does not fit
+    shape = tuple(map(operator.index, shape))
+    if len(shape) < 2 or not prod(shape):
+        raise ValueError(f"shape must have two axes or more, and hold numbers: got {shape}.")
+
+    sizes = (*shape[:2], prod(shape[2:]))
+    block = _Block([min(size, MAX_STEPS) for size in sizes])
+    cubes = {name: _cubes_by_label(r, shape, block.steps) for name, r in named.items()}
+    card_rows = max(-(-len(by_label) // CARDS_PER_ROW) for by_label in cubes.values())
+    names_width = max(max(7 * len(str(r)), 9 * len(name)) for name, r in named.items())
+    width = max(BLOCK_WIDTH, block.width + BLOCK_MARGIN, names_width + 16)
+    height = 96 + block.height + CARD * card_rows
+    title = f"Which numbers of a {shape} tensor share a mean"
+    parts, lines = [svg_text(16, 20, title, "nv-title")], [title]
+    for i, (name, reduction) in enumerate(named.items()):
+        row, column = divmod(i, BLOCKS_PER_ROW)
+        left, top = 16 + width * column, 48 + height * row
+        lines.append(f"{name}: {reduction}. {count_slices(reduction, shape)}.")
+        parts += [
+            svg_text(left, top, name, "nv-title"),
+            svg_text(left, top + 16, str(reduction)),
+            *block.draw_names(reduction.name_axes(shape), left, top + 34),
+        ]
+        pooled = number_of(reduction.count(shape), "number")
+        for nth, (label, where) in enumerate(cubes[name].items()):
+            mark = mark_slice(reduction, label, shape)
+            row, column = divmod(nth, CARDS_PER_ROW)
+            card = _draw_card(mark, left + CARD * column, top + 58 + block.height + CARD * row)
+            spoken = f"{name}, {name_slice(reduction, label, shape)}: one mean over {pooled}"
+            drawing = block.draw(where, mark, left, top + 34)
+            parts.append(svg_slice(label, spoken, [drawing, card], lit=False))
+    bottom = 40 + height * -(-len(named) // BLOCKS_PER_ROW)
+    if any(size > MAX_STEPS for size in sizes):
+        lines.append(f"Drawn: the first {MAX_STEPS} steps in each longer direction.")
+        parts.append(svg_text(16, bottom, lines[-1]))
+    full_width = max(32 + width * min(BLOCKS_PER_ROW, len(named)), 32 + 10 * len(title))
+    return Picture(
+        svg=svg_page(full_width, bottom + 16, ". ".join(lines), parts, lit=False),
+        text="\n".join(lines),
+    )
+
+
+def _named_reductions(reductions) -> dict[str, Reduction]:
+    if not isinstance(reductions, Mapping) or not reductions:
+        raise ValueError(
+            "reductions must map names to reductions, as in "
+            f'{{"BatchNorm": Reduction("n c h w -> c")}}: got {reductions!r}.'
+        )
+    named = {str(n): Reduction(r) if isinstance(r, str) else r for n, r in reductions.items()}
+    for name, reduction in named.items():
+        if not isinstance(reduction, Reduction):
+            raise ValueError(f"reductions[{name!r}] must be a Reduction: got {reduction!r}.")
+    return named
+
+
+def _cubes_by_label(reduction, shape, steps) -> dict[int, list[tuple[int, int, int]]]:
+    """The drawn positions (back, right, down) that each statistic pools."""
+    corner = reduction.labels(shape, at=[range(min(size, MAX_STEPS)) for size in shape])
+    block = corner.reshape(*corner.shape[:2], -1)[..., : steps[2]]
+    cubes = defaultdict(list)
+    for where, label in np.ndenumerate(block):
+        cubes[int(label)].append(where)
+    return dict(sorted(cubes.items()))
+
+
+def _draw_card(mark: int, x: float, y: float) -> str:
+    size = CARD - 2
+    rect = (
+        f'<rect class="nv-cell" x="{x:.0f}" y="{y:.0f}" width="{size}" height="{size}" '
+        f'fill="{tint(mark, 0.6)}"/>'
+    )
+    return rect + svg_dash(mark, f"M{x + 1:.0f} {y + size - 2:.0f}h{size - 2}")
+
+
+class _Block:
+    """A block of unit cubes, seen from the front, from above and from the right."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.back, self.right, self.down = steps
+        self.origin = np.array([0, -BACK[1] * self.back])  # of the front face, top left
+        self.width = RIGHT[0] * self.right + BACK[0] * self.back
+        self.height = DOWN[1] * self.down + self.origin[1]
+
+    def draw(self, where, mark: int, left: float, top: float) -> str:
+        """The surface of these cubes: what is seen of it always, the rest when it is lit."""
+        at, own = np.add(self.origin, (left, top)), set(where)
+        seen, hidden, dashes = defaultdict(str), defaultdict(str), ""
+        for back, right, down in sorted(own, reverse=True):  # the front ones last
+            corner = at + BACK * back + RIGHT * right + DOWN * down
+            # Each face: the cube that would hide it, whether it is on the outside, its corners.
+            faces = {
+                "front": ((back - 1, right, down), back == 0, corner, RIGHT, DOWN),
+                "top": ((back, right, down - 1), down == 0, corner, RIGHT, BACK),
+                "side": (
+                    (back, right + 1, down),
+                    right == self.right - 1,
+                    corner + RIGHT,
+                    BACK,
+                    DOWN,
+                ),
+            }
+            for face, (neighbour, is_outside, start, along, across) in faces.items():
+                if neighbour not in own:
+                    path = "M{} {}l{} {}l{} {}l{} {}z".format(*start, *along, *across, *-along)
+                    (seen if is_outside else hidden)[face] += path
+            if back == 0:
+                x, y = corner + DOWN
+                dashes += f"M{x + 3} {y - 4}h{RIGHT[0] - 6}"
+        surface = "".join(
+            f'<path class="nv-cell{look}" fill="{tint(mark, LIGHT[face])}" d="{path}"/>'
+            for look, faces in ((" nv-lit", hidden), ("", seen))
+            for face, path in faces.items()
+        )
+        return surface + (svg_dash(mark, dashes) if dashes else "")
+
+    def draw_names(self, names, left: float, top: float) -> list[str]:
+        """The axes' names along the edges that they run on."""
+        first, second, *others = (name.upper() for name in names)
+        x, y = np.add(self.origin, (left, top))
+        high = DOWN[1] * self.down
+        drawn = [
+            svg_text(x + 8, y + high + 14, f"{second} →"),
+            svg_text(x + RIGHT[0] * self.right + 10, y + high + 4, f"{first} ↗"),
+        ]
+        if others:
+            drawn.append(svg_text(x + self.width + 6, top + high / 2 + 4, f"{'·'.join(others)} ↓"))
+        return drawn

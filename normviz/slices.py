@@ -1,0 +1,358 @@
+"""The slice picture: every number of a tensor, in a group with all that share its statistic."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from normviz.grid import CELL_HEIGHT, DIRECTIONS, Axis, lay_out, places, repeats
+from normviz.picture import (
+    WORDS,
+    Picture,
+    as_array,
+    count_slices,
+    five_digits,
+    largest_of,
+    mark_slice,
+    name_slice,
+    number_of,
+    short,
+    svg_dash,
+    svg_page,
+    svg_slice,
+    svg_text,
+    tint,
+)
+from normviz.reduction import Reduction
+
+# Pixels: the width of a letter in a cell, in a line and in the title; the height of a line.
+LETTER, LINE_LETTER, TITLE_LETTER, LINE = 6.8, 7.8, 9, 18
+CHIP_HEIGHT = 52
+PAGE_WIDTH, MAX_CHIPS = 760, 16
+HINT = "Point at a number, or press Tab, to see what it shares."
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a picture says of one slice."""
+
+    values: tuple[tuple[str, str, float], ...]  # symbol, word and number: ("μ", "mean", 7.0)
+    lines: tuple[str, ...]  # the arithmetic, spelled out
+
+
+def draw_slices(
+    x,
+    reduction: Reduction | str,
+    *,
+    title: str | None = None,
+    caption: Callable[[int], Caption] | None = None,
+    lit: int | None = None,
+) -> Picture:
+    """A picture of x in which every element has the colour of the statistic that it feeds.
+
+    Args:
+        x: an array or tensor with 1 to 5 axes. A large one is drawn by the head and the tail of
+            its axes; its statistics come from all of it.
+        reduction: which elements share a statistic; a pattern without sizes may be a string.
+        title: the first line; if not given, the reduction in words.
+        caption: what to say of the slice with this label; if not given, its mean and its biased
+            variance, spelled out.
+        lit: the label of a slice that is lit from the start, until another one is pointed at.
+
+    Raises:
+        ValueError: if x does not fit the reduction, holds no numbers, or has more than 5 axes, or
+            if no drawn slice has the label ``lit``.
+
+    >>> print(draw_slices(np.arange(6).reshape(3, 2), Reduction("n c -> c")))
+    Mean over n, one per c
+    shape (3, 2): n 3, c 2. 2 slices of 3 numbers.
+    channel 0: μ = (0 + 2 + 4) / 3 = 2; σ² = ((0 − 2)² + (2 − 2)² + (4 − 2)²) / 3 = 2.6667
+    channel 1: μ = (1 + 3 + 5) / 3 = 3; σ² = ((1 − 3)² + (3 − 3)² + (5 − 3)²) / 3 = 2.6667
+    """
+    x = as_array(x)
+    reduction = Reduction(reduction) if isinstance(reduction, str) else reduction
+    reduction.stat_shape(x.shape)  # says if x does not fit
+    if x.ndim not in DIRECTIONS:
+        raise ValueError(f"x must have 1 to 5 axes to be drawn: got {x.ndim}.")
+    title = title or f"Mean {reduction}"
+    title = title if len(title) <= 80 else title[:79] + "…"
+    page = _Page(x, reduction, title, caption or caption_statistics(x, reduction))
+    if lit is not None and lit not in [*page.cells]:
+        raise ValueError(f"lit must be the label of a drawn slice: got {lit!r}.")
+    return page.draw(lit)
+
+
+class _Page:
+    """What is written and drawn, and where: heading, chips, arithmetic, headers, cells."""
+
+    def __init__(self, x, reduction: Reduction, title: str, caption: Callable[[int], Caption]):
+        self.axes, self.cell_width = _choose_grid(x, reduction)
+        drawn = np.ix_(*(axis.shown for axis in self.axes))
+        labels = reduction.labels(x.shape, at=[axis.shown for axis in self.axes])
+        self.cells = _cells_by_label(self.axes, x[drawn], labels)
+        self.names = {label: name_slice(reduction, label, x.shape) for label in self.cells}
+        self.marks = {label: mark_slice(reduction, label, x.shape) for label in self.cells}
+        self.captions = {label: caption(label) for label in self.cells}
+        self.count = number_of(reduction.count(x.shape), "number")
+        slices = prod(reduction.stat_shape(x.shape))
+        notes = _notes(x, self.axes, len(self.cells), slices)
+        self.title, self.head = title, [_facts(x, reduction), *notes]
+
+        self.left = _left_margin(self.axes)
+        self.chips = _Chips(self, top=36 + LINE * len(self.head))
+        self.lines_top = self.chips.bottom + LINE
+        lines = max(len(caption.lines) for caption in self.captions.values())
+        headers = sum(axis.across and _has_header(axis, len(self.axes)) for axis in self.axes)
+        self.top = self.lines_top + LINE * (lines + headers) - 6  # of the cells
+
+    @property
+    def bottom(self) -> float:
+        """Of the cells."""
+        down = (axis.extent for axis in self.axes if not axis.across)
+        return self.top + max(down, default=CELL_HEIGHT)
+
+    @property
+    def right(self) -> float:
+        """Of whatever is widest."""
+        lines = [HINT, *self.head, *(line for c in self.captions.values() for line in c.lines)]
+        return max(
+            self.chips.right,
+            self.left + max(axis.extent for axis in self.axes if axis.across),
+            self.left + LINE_LETTER * max(map(len, lines)),
+            self.left + TITLE_LETTER * len(self.title),
+        )
+
+    def draw(self, lit: int | None) -> Picture:
+        hint_at = self.lines_top if self.chips.all else self.chips.top + LINE
+        parts = [
+            svg_text(self.left, 20, self.title, "nv-title"),
+            *(svg_text(self.left, 40 + LINE * i, line) for i, line in enumerate(self.head)),
+            svg_text(self.left, hint_at, HINT, "nv-hint"),
+            *_draw_headers(self.axes, self.left, self.top),
+            *(self._draw_slice(label, lit=label == lit) for label in self.cells),
+            *_draw_gaps(self.axes, self.left, self.top, self.bottom),
+        ]
+        spelled = (f"{self.names[k]}: {'; '.join(self.captions[k].lines)}" for k in self.cells)
+        spoken = f"{self.title}. {self.head[0]}"
+        return Picture(
+            svg=svg_page(self.right + 10, self.bottom + 10, spoken, parts, lit=lit is not None),
+            text="\n".join([self.title, *self.head, *spelled]),
+        )
+
+    def _draw_slice(self, label: int, *, lit: bool) -> str:
+        caption, mark = self.captions[label], self.marks[label]
+        values = ", ".join(f"{word} {five_digits(value)}" for _, word, value in caption.values)
+        lines = (
+            svg_text(self.left, self.lines_top + LINE * i, line, "nv-lit nv-line")
+            for i, line in enumerate(caption.lines)
+        )
+        cells = _draw_cells(self.cells[label], mark, self.cell_width, self.left, self.top)
+        spoken = f"{self.names[label]}, {self.count}: {values}"
+        return svg_slice(label, spoken, [*cells, self.chips.draw(label), *lines], lit=lit)
+
+
+def caption_statistics(x: np.ndarray, reduction: Reduction) -> Callable[[int], Caption]:
+    """Captions with the mean and the biased variance of each slice, and how they came about."""
+    pool = Reduction("i ->")  # of one slice at a time: only the drawn ones are needed
+
+    def caption(label: int) -> Caption:
+        numbers = reduction.numbers(x, label)
+        with np.errstate(invalid="ignore", over="ignore"):  # nan and inf are shown, not warned of
+            mean, var = float(pool.mean(numbers)), float(pool.var(numbers))
+        return Caption(
+            values=(("μ", "mean", mean), ("σ²", "variance", var)),
+            lines=spell_out(numbers, mean, var),
+        )
+
+    return caption
+
+
+def spell_out(numbers, mean: float, var: float) -> tuple[str, str]:
+    """The arithmetic of a mean and of a biased variance, as far as it fits in a line.
+
+    >>> spell_out([1, 2, 6], 3, 14 / 3)[0]
+    'μ = (1 + 2 + 6) / 3 = 3'
+    """
+    count, first = len(numbers), np.asarray(numbers[:40])
+    largest = largest_of(first)
+    terms = [short(number, largest) for number in first]
+    minus_mean = f"{'+' if mean < 0 else '−'} {five_digits(abs(mean))}"
+    squares = [f"({term} {minus_mean})²" for term in terms]
+    return (
+        f"μ = ({_add_up(terms, count)}) / {count:,} = {five_digits(mean)}",
+        f"σ² = ({_add_up(squares, count)}) / {count:,} = {five_digits(var)}",
+    )
+
+
+def _add_up(terms: list[str], count: int, room: int = 70) -> str:
+    """``1 + 2 − 3 + …``: as many terms as there is room for."""
+    line = terms[0]
+    for term in terms[1:]:
+        more = f" − {term[1:]}" if term.startswith("−") else f" + {term}"
+        if len(line) + len(more) > room:
+            return line + " + …"
+        line += more
+    return line if len(terms) == count else line + " + …"
+
+
+def _facts(x, reduction) -> str:
+    names = reduction.name_axes(x.shape)
+    sizes = ", ".join(f"{name} {size}" for name, size in zip(names, x.shape, strict=True))
+    return f"shape {x.shape}: {sizes}. {count_slices(reduction, x.shape)}."
+
+
+def _notes(x, axes, drawn: int, slices: int) -> list[str]:
+    """What the picture leaves out, and what in x is no finite number."""
+    notes = []
+    cut = [f"{len(a.shown)} of {a.size} along {a.name}" for a in axes if len(a.shown) < a.size]
+    if cut:
+        notes.append(f"Drawn by head and tail: {', '.join(cut)}.")
+        part = f"{drawn:,} of {slices:,} slices are drawn. " if drawn < slices else ""
+        notes.append(f"{part}The numbers that are left out count like all others.")
+    if x.dtype.kind == "f":
+        odd = {"nan": np.isnan(x).sum(), "inf": np.isinf(x).sum()}
+        found = " and ".join(f"{count} {name}" for name, count in odd.items() if count)
+        if found:
+            notes.append(f"x holds {found}: a mean or variance over one of them is not finite.")
+    return notes
+
+
+def _choose_grid(x, reduction) -> tuple[list[Axis], float]:
+    """A grid whose cells are as wide as the longest number in them."""
+    names, width = reduction.name_axes(x.shape), CELL_HEIGHT
+    while True:  # wider cells leave room for fewer of them, which may need still wider ones
+        axes = lay_out(x.shape, names, width)
+        numbers = x[np.ix_(*(axis.shown for axis in axes))].ravel()
+        largest = largest_of(numbers)
+        texts = (short(number, largest) for number in numbers)
+        needed = round(LETTER * max(len(t) + t.count("−") / 3 for t in texts)) + 2  # − is wide
+        if needed <= width:
+            return axes, width
+        width = needed
+
+
+def _cells_by_label(axes, numbers, labels) -> dict[int, list]:
+    """For each label: place, index, text and strength of colour of each of its cells."""
+    finite = numbers[np.isfinite(numbers)].astype(float)
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        strengths = (numbers - low) / ((high - low) or 1)
+    strengths = np.nan_to_num(strengths, nan=0, posinf=1, neginf=0)
+    index = np.stack(np.meshgrid(*(axis.shown for axis in axes), indexing="ij"), axis=-1)
+    rows = zip(
+        labels.ravel().tolist(),
+        places(axes),
+        index.reshape(-1, len(axes)).tolist(),
+        numbers.ravel().tolist(),
+        strengths.ravel().tolist(),
+        strict=True,
+    )
+    cells, largest = defaultdict(list), largest_of(numbers)
+    for label, place, position, number, strength in rows:
+        cells[label].append((place, position, short(number, largest), strength))
+    return dict(sorted(cells.items()))
+
+
+def _draw_cells(cells, mark, width, left, top):
+    dashes = []
+    for (x, y), position, text, strength in cells:
+        x, y = x + left, y + top
+        where = ",".join(map(str, position))
+        yield (
+            f'<rect class="nv-cell" x="{x:.0f}" y="{y:.0f}" width="{width}" height="{CELL_HEIGHT}" '
+            f'fill="{tint(mark, strength)}" data-index="{where}"/>'
+            f'<text class="nv-ink" x="{x + width / 2:.0f}" y="{y + 15:.0f}">{text}</text>'
+        )
+        dashes.append(f"M{x + 3:.0f} {y + CELL_HEIGHT - 4:.0f}h{width - 6:.0f}")
+    yield svg_dash(mark, "".join(dashes))
+
+
+def _has_header(axis: Axis, ndim: int) -> bool:
+    """Whether positions are named at the margin: blocks are; cells only where there is room."""
+    return not axis.innermost or ndim < 4
+
+
+def _header_labels(axis: Axis) -> list[str]:
+    words = [f"{WORDS.get(axis.name, axis.name)} {i}" for i in axis.shown]
+    fits = not axis.across or LETTER * max(map(len, words)) < axis.pitch
+    return words if fits else [str(i) for i in axis.shown]
+
+
+def _arrow(axis: Axis) -> str:
+    return f"{WORDS.get(axis.name, axis.name)} →"
+
+
+def _left_margin(axes) -> float:
+    labels = []
+    for axis in axes:
+        if _has_header(axis, len(axes)):
+            labels += [_arrow(axis)] if axis.across else _header_labels(axis)
+    return 14 + LETTER * max(map(len, labels))
+
+
+def _draw_headers(axes, left, top):
+    headers = [axis for axis in axes if _has_header(axis, len(axes))]
+    across = [axis for axis in headers if axis.across]
+    for line, axis in enumerate(reversed(across)):
+        y, labels = top - 6 - LINE * line, _header_labels(axis)
+        if labels[0].isdecimal():
+            yield svg_text(left - 8, y, _arrow(axis), anchor="end")
+        for start in repeats(axes, axis):
+            for at, label in zip(axis.starts, labels, strict=True):
+                yield svg_text(left + start + at + axis.pitch / 2, y, label, anchor="middle")
+    for axis in headers:
+        if not axis.across:
+            for at, label in zip(axis.starts, _header_labels(axis), strict=True):
+                yield svg_text(left - 8, top + at + axis.pitch / 2 + 4, label, anchor="end")
+
+
+def _draw_gaps(axes, left, top, bottom):
+    """Dotted lines where positions are left out."""
+    right = left + max(axis.extent for axis in axes if axis.across)
+    path = "".join(
+        f"M{left + start + gap:.0f} {top:.0f}V{bottom:.0f}"
+        if axis.across
+        else f"M{left:.0f} {top + start + gap:.0f}H{right:.0f}"
+        for axis in axes
+        for start in repeats(axes, axis)
+        for gap in axis.gaps
+    )
+    return [f'<path class="nv-gap" d="{path}"/>'] if path else []
+
+
+class _Chips:
+    """One small card per slice with its values; of too many, only that of the lit slice."""
+
+    def __init__(self, page: _Page, top: float):
+        self.marks, self.top = page.marks, top
+        self.texts = {
+            label: [page.names[label], *(f"{s} {five_digits(v)}" for s, _, v in caption.values)]
+            for label, caption in page.captions.items()
+        }
+        longest = max(len(line) for texts in self.texts.values() for line in texts)
+        self.width = LETTER * longest + 10
+        self.all = len(self.texts) <= MAX_CHIPS
+        per_row = max(1, int((PAGE_WIDTH - page.left) // (self.width + 6)))
+        self.places = {}
+        for i, label in enumerate(self.texts):
+            row, column = divmod(i if self.all else 0, per_row)
+            x, y = column * (self.width + 6), row * (CHIP_HEIGHT + 6)
+            self.places[label] = (page.left + x, top + y)
+        self.bottom = max(y for _, y in self.places.values()) + CHIP_HEIGHT
+        self.right = max(x for x, _ in self.places.values()) + self.width
+
+    def draw(self, label: int) -> str:
+        (x, y), width, mark = self.places[label], self.width, self.marks[label]
+        parts = [
+            f'<rect class="nv-cell" rx="4" x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" '
+            f'height="{CHIP_HEIGHT}" fill="{tint(mark, 0.5)}"/>',
+            *(
+                svg_text(x + width / 2, y + 14 + 14 * i, line, "nv-ink")
+                for i, line in enumerate(self.texts[label])
+            ),
+            svg_dash(mark, f"M{x + 6:.0f} {y + CHIP_HEIGHT - 5:.0f}h{width - 12:.0f}"),
+        ]
+        look = "" if self.all else ' class="nv-lit"'
+        return f"<g{look}>{''.join(parts)}</g>"

@@ -1,0 +1,178 @@
+"""The lessons in a real JupyterLab, worked with a pointer and with a keyboard."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+try:
+    from playwright.sync_api import expect
+except ImportError:  # then the browser's fixture skips every test here
+    expect = None
+else:
+    expect.set_options(timeout=20_000)
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+FIRST, SECOND = "00_start_here.ipynb", "01_one_mean_per_channel.ipynb"
+OPACITY = "groups => groups.map(group => Number(getComputedStyle(group).opacity))"
+SHOWN = "lines => lines.map(line => getComputedStyle(line).display != 'none')"
+# The contrast of each text with the first background behind it that is not transparent (WCAG 2).
+CONTRASTS = """texts => {
+    const numbers = colour => colour.match(/[\\d.]+/g).map(Number)
+    const linear = part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4
+    const luminance = colour => numbers(colour).slice(0, 3).map(part => linear(part / 255))
+        .reduce((sum, part, i) => sum + part * [0.2126, 0.7152, 0.0722][i], 0)
+    const inked = node => getComputedStyle(node)[node.ownerSVGElement ? 'fill' : 'color']
+    const behind = node => {
+        const colour = getComputedStyle(node).backgroundColor
+        return numbers(colour)[3] === 0 ? behind(node.parentElement) : colour
+    }
+    return texts.map(text => {
+        const [ink, paper] = [inked(text), behind(text)].map(luminance)
+        return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05)
+    })
+}"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_the_error_console(complaints):
+    yield
+    said = complaints.copy()
+    complaints.clear()
+    assert said == []
+
+
+@pytest.fixture(params=[FIRST, SECOND])
+def page(request, open_lesson):
+    return open_lesson(request.param)
+
+
+@pytest.fixture
+def lab(open_lesson):
+    """The explorer of the second lesson, just made."""
+    cell = open_lesson(SECOND).locator(".jp-CodeCell", has_text="shape_lab()")
+    prompt = cell.locator(".jp-InputArea-prompt")
+    before = prompt.inner_text()
+    cell.locator(".cm-content").press("Shift+Enter")
+    expect(prompt).not_to_have_text(before)
+    expect(prompt).to_have_text(re.compile(r"\[\d+\]:"))
+    return cell.locator(".jp-OutputArea-output")
+
+
+def texts(locator):
+    return locator.evaluate_all("nodes => nodes.map(node => node.textContent)")
+
+
+def lit(picture):
+    """The numbers of the slices that are not faded, after a check that others are, clearly."""
+    opacities = picture.locator(".nv-slice").evaluate_all(OPACITY)
+    assert all(opacity == 1 or opacity < 0.3 for opacity in opacities)
+    return [nth for nth, opacity in enumerate(opacities) if opacity == 1]
+
+
+def spelled_out(picture):
+    lines = picture.locator(".nv-line")
+    return [
+        text for text, shown in zip(texts(lines), lines.evaluate_all(SHOWN), strict=True) if shown
+    ]
+
+
+def test_the_pointer_lights_up_one_slice_and_spells_it_out(page):
+    pictures = page.locator("svg.nv").all()
+    assert len(pictures) >= 2
+    for picture in pictures:
+        page.mouse.move(0, 0)
+        before, slices = lit(picture), picture.locator(".nv-slice")
+        for nth in {0, slices.count() - 1}:
+            slices.nth(nth).locator(".nv-cell:not(.nv-lit)").last.hover()
+            assert lit(picture) == [nth]
+            assert spelled_out(picture) == texts(slices.nth(nth).locator(".nv-line"))
+        page.mouse.move(0, 0)
+        assert lit(picture) == before
+
+
+def test_tab_reaches_every_slice_in_turn(page):
+    for picture in page.locator("svg.nv").all():
+        picture.locator(".nv-title").first.click(force=True)  # as the first lesson tells
+        page.mouse.move(0, 0)
+        slices = picture.locator(".nv-slice")
+        for nth in range(slices.count()):
+            page.keyboard.press("Tab")
+            assert lit(picture) == [nth]
+            assert spelled_out(picture) == texts(slices.nth(nth).locator(".nv-line"))
+
+
+def test_a_click_keeps_a_slice_lit(page):
+    picture = page.locator("svg.nv").first
+    picture.locator(".nv-slice").nth(1).locator(".nv-cell").last.click()
+    page.mouse.move(0, 0)
+    assert lit(picture) == [1]
+
+
+def test_the_arrow_keys_move_each_slider_of_the_lab_and_its_picture(lab):
+    shape = [3, 3, 2, 2]
+    sliders = lab.locator(".widget-slider").all()
+    assert len(sliders) == len(shape)
+    for axis, slider in enumerate(sliders):
+        slider.get_by_role("slider").press("ArrowRight")
+        shape[axis] += 1
+        n, c, h, w = shape
+        expect(slider.locator(".widget-readout")).to_have_text(str(shape[axis]))
+        expect(lab.locator(".widget-html").first).to_contain_text(f"{c} means")
+        expect(lab.locator(".widget-html").first).to_contain_text(f"{n * h * w} numbers")
+        expect(lab.locator("svg.nv")).to_contain_text(f"shape ({n}, {c}, {h}, {w})")
+        expect(lab.locator("[data-index]")).to_have_count(n * c * h * w)
+
+
+def test_each_list_and_button_of_the_lab_changes_the_picture(lab):
+    title = lab.locator(".nv-title")
+    for button, says in {
+        "normalized": ", normalized: mean over",
+        "output": ", output: mean over",
+        "weight": ", output: one weight per c",
+    }.items():
+        lab.get_by_role("button", name=button).click()
+        expect(title).to_contain_text(says)
+    for layer in ("BatchNorm3d", "BatchNorm1d", "LayerNorm"):
+        lab.get_by_label("layer", exact=True).select_option(layer)
+        expect(title).to_contain_text(f"{layer}(")
+    lab.get_by_label("input axes").select_option("(N, C, H, W)")
+    expect(lab.locator("svg.nv")).to_contain_text("shape (3, 3, 2, 2)")
+    lab.get_by_role("button", name="statistic").click()
+    for pooled in ("w", "h, w", "c, h, w"):
+        lab.get_by_label("normalized_shape").select_option(index=pooled.count(","))
+        expect(title).to_contain_text(f"mean over {pooled}, one per")
+
+
+def test_the_lab_shows_a_refusal_and_recovers_from_it(lab):
+    lab.get_by_label("layer", exact=True).select_option("BatchNorm1d")
+    samples = lab.get_by_role("slider").first
+    samples.press("Home")
+    expect(lab.get_by_role("alert")).to_contain_text("This layer refuses")
+    samples.press("ArrowRight")
+    expect(lab.get_by_role("alert")).to_have_count(0)
+
+
+def test_an_answer_in_its_cell_is_right_or_not_yet(open_lesson):
+    page, question = open_lesson(SECOND), 'check("pattern_of_images"'
+    cell = page.locator(".jp-CodeCell", has_text=question)
+    cells = nbformat.read(NOTEBOOKS / SECOND, as_version=4).cells
+    [source] = [cell.source for cell in cells if question in cell.source]
+    expect(cell.locator(".jp-OutputArea-output")).to_contain_text("Not attempted yet.")
+    for answer, verdict in {"n c h w -> n": "Not yet.", "n c h w -> c": "Right."}.items():
+        cell.locator(".cm-content").fill(source.replace("...", repr(answer), 1))
+        cell.locator(".cm-content").press("Shift+Enter")
+        expect(cell.locator(".jp-OutputArea-output")).to_contain_text(verdict)
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_all_text_is_readable_in_either_theme(theme, page):
+    change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
+    page.evaluate(change, f"JupyterLab {theme}")
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-name", f"JupyterLab {theme}")
+    ink = page.locator("svg.nv > text, .nv-line, .jp-OutputArea-output :is(p, b, label, button)")
+    assert ink.count() > 20
+    assert min(ink.evaluate_all(CONTRASTS)) >= 4.5

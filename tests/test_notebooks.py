@@ -1,0 +1,220 @@
+"""The notebooks: each runs from top to bottom without a complaint, and is built as a lesson."""
+
+import ast
+import re
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+from traitlets.config import Config
+
+from normviz.exercises import EXERCISES
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+LESSONS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+PROC = Path("/proc/self/status")
+# Not ru_maxrss: that starts at the size of the process which launched this one.
+PEAK = f"print(open('{PROC}').read().split('VmHWM:')[1].split()[0])"
+
+
+def read(name):
+    return nbformat.read(FOLDER / name, as_version=4)
+
+
+def run(*cells):
+    """The notebook that Run All leaves, from a fresh kernel, and what that kernel logged."""
+    notebook, logged = new_notebook(cells=list(cells)), []
+    with TemporaryDirectory() as folder:
+        # By default, a kernel is open to the network, and warns of it on stderr.
+        sockets = {"transport": "ipc", "ip": f"{folder}/socket"}
+        log = Path(folder, "log")
+        client = NotebookClient(
+            notebook,
+            timeout=120,
+            allow_errors=True,  # so that all of them are found
+            store_widget_state=True,
+            resources={"metadata": {"path": str(FOLDER)}},
+            config=Config(KernelManager=sockets),
+            # Read while the kernel lives: now and then, libzmq aborts when it is shut down.
+            on_cell_executed=lambda **_: logged.append(log.read_text()),
+        )
+        with log.open("w") as stderr:
+            client.execute(stderr=stderr)
+    return notebook, logged[-1]
+
+
+def complaints(notebook, log):
+    """All that went wrong in a notebook that was run, also where ipywidgets swallowed it."""
+    if log:
+        yield f"the kernel's log: {log}"
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if is_mishap(output):
+                yield f"{cell.source}: {output}"
+    for widget in (
+        notebook.metadata.get("widgets", {}).get(WIDGETS, {"state": {}})["state"].values()
+    ):
+        for value in everything_in(widget["state"]):
+            if is_mishap(value):
+                yield f"{widget['model_name']}: {value}"
+
+
+def is_mishap(value):
+    """Whether an output, or a string in a widget's state, is an error, a warning or a refusal."""
+    if isinstance(value, dict):
+        return value.get("output_type") == "error" or value.get("name") == "stderr"
+    signs = ("Traceback (most recent call last)", 'role="alert"')
+    return isinstance(value, str) and any(sign in value for sign in signs)
+
+
+def everything_in(value):
+    yield value
+    if isinstance(value, dict):
+        value = value.values()
+    if not isinstance(value, str) and hasattr(value, "__iter__"):
+        yield from chain.from_iterable(map(everything_in, value))
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose_cells(notebook):
+    return [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+
+
+def shown(prose):
+    """Prose without tables, tags and the addresses of links."""
+    return re.sub(r"^\|.*|<[^>]*>|\]\([^)]*\)", "", prose, flags=re.MULTILINE)
+
+
+def exercises_in(name, functions=("check", "hint", "solution")):
+    calls = [
+        node
+        for cell in code_cells(read(name))
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in functions
+    ]
+    return [call.args[0].value for call in calls]
+
+
+@cache
+def run_lesson(name):
+    """The notebook after Run All, its kernel's log, peak memory in MB, and the seconds it took."""
+    start = monotonic()
+    notebook, log = run(*read(name).cells, new_code_cell(PEAK if PROC.exists() else "print(0)"))
+    return notebook, log, int(notebook.cells.pop().outputs[0].text) / 1000, monotonic() - start
+
+
+lesson = pytest.mark.parametrize("name", LESSONS)
+
+
+@lesson
+def test_run_all_meets_no_error_no_warning_and_no_refusal(name):
+    notebook, log, *_ = run_lesson(name)
+    assert list(complaints(notebook, log)) == []
+    assert all(cell.execution_count for cell in code_cells(notebook))
+
+
+@lesson
+def test_a_lesson_fits_a_small_machine(name):
+    *_, megabytes, seconds = run_lesson(name)
+    assert megabytes < 450
+    assert seconds < 30  # three on a machine that has nothing else to do
+
+
+MISHAPS = {
+    "an error": "1 / 0",
+    "a print to stderr": "import sys; print('ZeroDivisionError', file=sys.stderr)",
+    "a warning": "import warnings; warnings.warn('ZeroDivisionError')",
+    "a library below Python": "import os; os.write(2, b'ZeroDivisionError')",
+    "interact": "widgets.interact(lambda n: 1 / n, n=(0, 0));",
+    "an output": "out = widgets.Output()\nwith out:\n    1 / 0\nout",
+    "an output that is not shown": "with widgets.Output():\n    1 / 0",
+    "an output in a box": "out = widgets.Output()\ndisplay(widgets.VBox([out]))\n"
+    "with out:\n    1 / 0",
+    "a warning in an output": "import warnings\nwith widgets.Output():\n"
+    "    warnings.warn('ZeroDivisionError')",
+    "a callback": "slider, out = widgets.IntSlider(), widgets.Output()\n"
+    "slider.observe(out.capture()(lambda change: 1 / 0), 'value')\nslider.value = 1",
+    "an error shown by a lab": "try:\n    1 / 0\nexcept ZeroDivisionError:\n"
+    "    import traceback\n    box = widgets.HTML(traceback.format_exc())",
+    "a refusal of a lab": "box = widgets.HTML('<p role=\"alert\">ZeroDivisionError</p>')",
+}
+IMPORTS = "import ipywidgets as widgets\nfrom IPython.display import display"
+
+
+@pytest.mark.parametrize("mishap", MISHAPS)
+def test_no_mishap_stays_hidden(mishap):
+    found = complaints(*run(new_code_cell(IMPORTS), new_code_cell(MISHAPS[mishap])))
+    assert any("ZeroDivisionError" in complaint for complaint in found)
+
+
+def test_a_widget_without_a_mishap_is_no_reason_to_complain():
+    source = "widgets.interact(lambda n: 1 / n, n=(1, 3));"
+    notebook, log = run(new_code_cell(IMPORTS), new_code_cell(source))
+    assert len(notebook.metadata.widgets[WIDGETS]["state"]) > 3
+    assert list(complaints(notebook, log)) == []
+
+
+@lesson
+def test_a_notebook_is_committed_without_traces_of_a_run(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert re.fullmatch(r"\d\d(_[a-z0-9]+)+\.ipynb", name)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in code_cells(notebook):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+        assert "execution" not in cell.metadata  # when it was run
+
+
+@lesson
+def test_cells_are_short(name):
+    lines = [len(cell.source.splitlines()) for cell in code_cells(read(name))]
+    words = [len(re.findall(r"[^\W\d_]+", shown(prose))) for prose in prose_cells(read(name))]
+    assert median(lines) <= 3
+    assert max(lines) <= 15
+    assert median(words) <= 45
+
+
+@lesson
+def test_a_lesson_says_what_it_is_for_and_what_to_remember(name):
+    first, *_, last = prose_cells(read(name))
+    assert re.match(r"# \w", first)
+    for promise in ("**What you will do:**", "**What you will learn:**", "**What you need:**"):
+        assert promise in first
+    assert re.search(r"\bminutes\b", first)
+    assert last.startswith("## Remember\n\n1. ")
+    assert "**Next:**" in last
+
+
+@lesson
+def test_links_lead_to_files_that_exist(name):
+    links = re.findall(
+        r"\]\(([^)#\s]+)|(?:href|src)=\"([^\"#]+)", "\n".join(prose_cells(read(name)))
+    )
+    for link in map("".join, links):
+        assert link.startswith("https://") or (FOLDER / link).is_file(), link
+
+
+@lesson
+def test_a_lesson_asks_only_exercises_that_exist(name):
+    assert set(exercises_in(name)) <= set(EXERCISES)
+
+
+def test_every_exercise_is_asked_in_a_lesson():
+    assert {asked for name in LESSONS for asked in exercises_in(name, ("check",))} == set(EXERCISES)
+
+
+def test_the_lesson_on_batchnorm_asks_at_least_six_exercises():
+    assert len(exercises_in("01_one_mean_per_channel.ipynb", ("check",))) >= 6
