@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 
 from normviz.exercises import EXERCISES, Exercise
-from normviz.judging import NOT_ATTEMPTED, NOT_YET, RIGHT, Verdict, is_untouched
+from normviz.judging import NOT_ATTEMPTED, RIGHT, UNTOUCHED, Verdict, is_untouched
 
 
 def check(name: str, answer) -> Verdict:
@@ -22,11 +22,13 @@ def check(name: str, answer) -> Verdict:
     … Not attempted yet. Put your answer in place of the three dots. hint('how_many_means') helps.
     """
     exercise = _find(name)
-    wrong = NOT_ATTEMPTED if is_untouched(answer) else exercise.judge(answer)
-    if wrong == NOT_ATTEMPTED:
+    verdict = UNTOUCHED if is_untouched(answer) else exercise.judge(answer)
+    if verdict is None:
+        return Verdict(RIGHT, exercise.praise)
+    if verdict == UNTOUCHED:
         nothing = f"Put your answer in place of the three dots. hint({name!r}) helps."
         return Verdict(NOT_ATTEMPTED, nothing)
-    return Verdict(RIGHT, exercise.praise) if wrong is None else Verdict(NOT_YET, wrong)
+    return verdict
 
 
 def hint(name: str) -> Verdict:

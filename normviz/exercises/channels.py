@@ -1,21 +1,11 @@
-"""The exercises of the lessons: what is right, what people mix up, a hint and a solution."""
+"""Lessons 00 and 01: which numbers share a mean in BatchNorm."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
-from normviz.judging import Judge, judge_function, judge_numbers, judge_pattern
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One question of a lesson; the question itself stands there."""
-
-    judge: Judge
-    praise: str  # why the right answer is right
-    hint: str
-    solution: str
+from normviz.exercises.exercise import Exercise
+from normviz.judging import judge_function, judge_numbers, judge_pattern
 
 
 def _channel_cases() -> list[torch.Tensor]:
@@ -244,6 +234,7 @@ EXERCISES = {
                     "That is the sum. Divide by the count.",
                 ),
             ],
+            slices="n c ... -> c",
         ),
         praise="Mean over every axis but axis 1, for any number of axes.",
         hint="x.mean(dim=[…]) takes a list of axes: all of range(x.ndim), but not 1.",

@@ -1,0 +1,5 @@
+"""Lesson 02: what LayerNorm pools."""
+
+from normviz.exercises.exercise import Exercise
+
+EXERCISES: dict[str, Exercise] = {}
