@@ -1,13 +1,7 @@
-"""Explorers for a notebook: controls on top, what they mean in words, and the picture.
+"""Which numbers share a statistic, for any layer and any shape."""
 
-A lab reads its controls into a frozen setting, and a pure function makes words and picture of it.
-An impossible setting shows the rule that it breaks.
-"""
-
-import traceback
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache
 from html import escape
 from math import prod
 from numbers import Integral
@@ -19,6 +13,7 @@ import traitlets
 
 from normviz import layers
 from normviz.explanation import explain
+from normviz.labs.lab import Lab, View, rule, show_errors
 from normviz.picture import WORDS, number_of
 from normviz.reduction import Reduction
 from normviz.slices import draw_slices
@@ -64,8 +59,8 @@ class ShapeSetting:
     by: str = "statistic"
 
 
-def view_shape(setting: ShapeSetting) -> tuple[str, str]:
-    """The readout and the picture of a setting, as HTML."""
+def view_shape(setting: ShapeSetting) -> View:
+    """The slices that a layer pools."""
     x = _integers(len(setting.shape))[tuple(slice(size) for size in setting.shape)]
     if setting.layer == "LayerNorm":
         layer = layers.LayerNorm(setting.shape[-setting.pooled_last :])
@@ -78,12 +73,12 @@ def view_shape(setting: ShapeSetting) -> tuple[str, str]:
     reduction = Reduction.of(layer, x.ndim)
     try:
         picture = explain(layer, x).picture(by=setting.by, show=setting.show)
-        readout = _describe(layer, reduction, setting.shape)
+        words = _describe(layer, reduction, setting.shape)
     except layers.RefusedInput as error:
         by = Reduction.of(layer, x.ndim, by=setting.by)
         picture = draw_slices(x, by, title=f"The input that it refuses: mean {reduction}")
-        readout = f'<p role="alert"><b>This layer refuses:</b> {escape(str(error))}</p>'
-    return readout, picture._repr_html_()
+        words = rule(str(error))
+    return View(words, (picture,))
 
 
 def _describe(layer, reduction: Reduction, shape) -> str:
@@ -154,23 +149,7 @@ class ShapeSliders(widgets.HBox):
             self._writing = False
 
 
-def _show_errors(callback):
-    """A callback of a lab whose errors are shown in it; ipywidgets would swallow them."""
-
-    @wraps(callback)
-    def shown(lab, change=None):
-        try:
-            callback(lab, change)
-        except Exception:
-            lab.readout.value = (
-                '<p role="alert">This lab has stumbled over an error of its own:</p>'
-            )
-            lab.picture.value = f'<pre role="alert">{escape(traceback.format_exc())}</pre>'
-
-    return shown
-
-
-class ShapeLab(widgets.VBox):
+class ShapeLab(Lab):
     """The widget behind :func:`shape_lab`; each control can be set and read by name.
 
     ``layer``, ``axes``, ``shape``, ``normalized_shape``, ``show`` and ``by`` have a ``value``;
@@ -190,45 +169,26 @@ class ShapeLab(widgets.VBox):
         for buttons in (self.show, self.by):
             buttons.style.button_width = "100px"
             buttons.layout.margin = "2px 24px 2px 2px"
-        self.readout = widgets.HTML(layout=widgets.Layout(height="64px", overflow="auto"))
-        self.picture = widgets.HTML(layout=widgets.Layout(height="560px", overflow="auto"))
         super().__init__(
-            [
-                widgets.HBox([self.layer, self.axes, self.normalized_shape]),
-                self.shape,
-                widgets.HBox([self.show, self.by]),
-                self.readout,
-                self.picture,
-            ]
+            [self.layer, self.axes, self.normalized_shape], [self.shape], [self.show, self.by]
         )
-        self._settling = False
         self.layer.observe(self._choose_layer, "value")
         self.axes.observe(self._choose_axes, "value")
-        for control in (self.shape, self.normalized_shape, self.show, self.by):
-            control.observe(self._draw, "value")
-        self._choose_layer()
+        with self.settle():
+            self._choose_layer()
+            self.draw_on(self.shape, self.normalized_shape, self.show, self.by)
 
-    @contextmanager
-    def _settle(self):
-        """While some controls follow another one, wait; then draw once."""
-        outer, self._settling = self._settling, True
-        try:
-            yield
-        finally:
-            self._settling = outer
-        self._draw()
-
-    @_show_errors
+    @show_errors
     def _choose_layer(self, _=None):
-        with self._settle():
+        with self.settle():
             choices = INPUT_AXES[self.layer.value]
             self.axes.options = [(f"({', '.join(axes.upper().split())})", axes) for axes in choices]
             self.axes.index = 0
             self._choose_axes()
 
-    @_show_errors
+    @show_errors
     def _choose_axes(self, _=None):
-        with self._settle():
+        with self.settle():
             names = self.axes.value.upper().split()
             self.normalized_shape.options = [
                 (f"({', '.join(names[-last:])})", last) for last in range(1, len(names))
@@ -238,15 +198,14 @@ class ShapeLab(widgets.VBox):
             self.normalized_shape.layout.visibility = only
             self.shape.ask_for(self.axes.value)
 
-    @_show_errors
-    def _draw(self, _=None):
-        if self._settling:
-            return
-        setting = ShapeSetting(
-            layer=self.layer.value,
-            shape=self.shape.value,
-            pooled_last=self.normalized_shape.value,
-            show=self.show.value,
-            by=self.by.value,
+    def view(self) -> View:
+        """The slices that the layer pools."""
+        return view_shape(
+            ShapeSetting(
+                layer=self.layer.value,
+                shape=self.shape.value,
+                pooled_last=self.normalized_shape.value,
+                show=self.show.value,
+                by=self.by.value,
+            )
         )
-        self.readout.value, self.picture.value = view_shape(setting)

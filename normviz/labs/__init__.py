@@ -1,0 +1,9 @@
+"""Explorers for a notebook: move a control, and see what a layer makes of it."""
+
+from normviz.labs.bessel import bessel_lab
+from normviz.labs.linearity import linearity_lab
+from normviz.labs.modes import modes_lab
+from normviz.labs.momentum import momentum_lab
+from normviz.labs.shapes import shape_lab
+
+__all__ = ["bessel_lab", "linearity_lab", "modes_lab", "momentum_lab", "shape_lab"]

@@ -1,0 +1,118 @@
+"""What all labs share: controls on top, what they mean in words, and what there is to see.
+
+A lab reads its controls into a frozen setting, and a pure function makes a view of it: words and
+pictures. An impossible setting shows the rule that it breaks.
+"""
+
+import re
+import traceback
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from html import escape, unescape
+
+import ipywidgets as widgets
+
+from normviz.layers import RefusedInput
+from normviz.picture import Picture
+
+
+@dataclass(frozen=True, repr=False)
+class View:
+    """What a lab has to show, also without a kernel; ``print`` gives all of it in words."""
+
+    words: str  # HTML
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def body(self) -> str:
+        """The pictures, side by side where there is room, as HTML."""
+        pictures = "".join(picture._repr_html_() for picture in self.pictures)
+        return f'<div style="display:flex;flex-wrap:wrap;gap:0 24px">{pictures}</div>'
+
+    def _repr_html_(self) -> str:
+        return self.words + self.body
+
+    def __repr__(self) -> str:
+        words = unescape(re.sub("<[^>]*>", " ", self.words))
+        return "\n".join([" ".join(words.split()), *(picture.text for picture in self.pictures)])
+
+
+def rule(text: str) -> str:
+    """A rule that the controls break, as HTML."""
+    return f'<p role="alert"><b>This layer refuses:</b> {escape(text)}</p>'
+
+
+def show_errors(callback):
+    """A callback of a lab whose errors are shown in it; ipywidgets would swallow them."""
+
+    @wraps(callback)
+    def shown(lab, change=None):
+        try:
+            callback(lab, change)
+        except Exception:
+            lab.readout.value = (
+                '<p role="alert">This lab has stumbled over an error of its own:</p>'
+            )
+            lab.picture.value = f'<pre role="alert">{escape(traceback.format_exc())}</pre>'
+
+    return shown
+
+
+class Lab(widgets.VBox):
+    """Rows of controls above a readout and a picture, both of fixed height, so nothing jumps.
+
+    A subclass makes its controls, hands them over in rows, and says in ``view`` what they mean.
+
+    Args:
+        rows: the controls from top to bottom; each is set and read by its ``value``.
+        readout, picture: heights in pixels.
+    """
+
+    def __init__(self, *rows: list[widgets.Widget], readout: int = 64, picture: int = 560):
+        self.readout, self.picture = (
+            widgets.HTML(layout=widgets.Layout(height=f"{height}px", overflow="auto"))
+            for height in (readout, picture)
+        )
+        wrap = widgets.Layout(flex_flow="row wrap")
+        boxes = [widgets.HBox(row, layout=wrap) for row in rows]
+        super().__init__([*boxes, self.readout, self.picture])
+        self._settling = False
+
+    def view(self) -> View:
+        """What the controls stand for.
+
+        Raises:
+            RefusedInput: naming the rule that they break.
+        """
+        raise NotImplementedError
+
+    def still(self) -> View:
+        """The lab as it stands, without controls: for a reader who has no kernel."""
+        try:
+            return self.view()
+        except RefusedInput as error:
+            return View(rule(str(error)))
+
+    @contextmanager
+    def settle(self):
+        """While some controls follow another one, wait; then draw once."""
+        outer, self._settling = self._settling, True
+        try:
+            yield
+        finally:
+            self._settling = outer
+        self.draw()
+
+    @show_errors
+    def draw(self, _=None):
+        """Show what the controls stand for now."""
+        if not self._settling:
+            view = self.still()
+            self.readout.value, self.picture.value = view.words, view.body
+
+    def draw_on(self, *controls: widgets.Widget) -> None:
+        """Draw now, and whenever one of these controls has a new value."""
+        for control in controls:
+            control.observe(self.draw, "value")
+        self.draw()

@@ -1,0 +1,184 @@
+"""Both sides of T(αx₁ + βx₂) = αT(x₁) + βT(x₂), and the gap between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+
+from normviz.labs.lab import Lab, View
+from normviz.layers import BatchNorm1d, RefusedInput
+from normviz.picture import five_digits
+from normviz.plots import INK, Plot, bars
+
+RUNNING_MEAN, RUNNING_VAR = 2.0, 4.0  # of the layer, from earlier training
+LONGEST = 8
+
+
+def linearity_lab(
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    x1: Sequence[float] = (1.0, 2.0, 6.0),
+    x2: Sequence[float] = (4.0, 1.0, 1.0),
+    eps: float = 1e-5,
+    training: bool = True,
+) -> "LinearityLab":
+    """An explorer: put a BatchNorm of one channel to the test of linearity.
+
+    T is ``BatchNorm1d(1, affine=False)``, which takes a vector as a batch of single values. In
+    eval it normalizes with a running mean of 2 and a running variance of 4.
+
+    Args:
+        alpha: the factor of x1, -3 to 3.
+        beta: the factor of x2, -3 to 3.
+        x1: a vector of 2 to 8 numbers.
+        x2: another one, of as many.
+        eps: added to the variance, 1e-8 to 100.
+        training: whether the layer is in training.
+
+    >>> lab = linearity_lab(alpha=2, beta=0)
+    >>> lab.training.value = False
+    >>> "1 − α − β" in lab.readout.value
+    True
+    """
+    return LinearityLab(LinearitySetting(alpha, beta, tuple(x1), tuple(x2), eps, training))
+
+
+@dataclass(frozen=True)
+class LinearitySetting:
+    """Where the controls of a linearity lab stand."""
+
+    alpha: float
+    beta: float
+    x1: tuple[float, ...]
+    x2: tuple[float, ...]
+    eps: float
+    training: bool
+
+
+def view_linearity(setting: LinearitySetting, plot: Plot) -> View:
+    """Both sides of the equation and the gap, drawn on the plot.
+
+    Raises:
+        RefusedInput: if the vectors do not go together, or the layer refuses them.
+    """
+    together, apart = both_sides(setting)
+    gap = together - apart
+    labels = [f"number {i}" for i in range(len(gap))]
+    with plot.anew() as [left, right]:
+        bars(left, {"T(αx₁ + βx₂)": together, "αT(x₁) + βT(x₂)": apart}, labels)
+        bars(right, {"gap": gap}, labels)
+        left.set_title("both sides")
+        right.set_title("the gap: left side − right side")
+        for axes in (left, right):
+            axes.axhline(0, color=INK, lw=1)
+    told = f"T(αx₁ + βx₂) = {_vector(together)}; αT(x₁) + βT(x₂) = {_vector(apart)}"
+    return View(f"<p>{told}.<br>{_judge(setting, gap)}</p>", (plot.picture(told),))
+
+
+def both_sides(setting: LinearitySetting) -> tuple[np.ndarray, np.ndarray]:
+    """T(αx₁ + βx₂), and αT(x₁) + βT(x₂).
+
+    Raises:
+        RefusedInput: if the vectors do not go together, or the layer refuses them.
+    """
+    x1, x2 = (torch.tensor(x, dtype=torch.float64) for x in (setting.x1, setting.x2))
+    if not 1 <= len(x1) == len(x2) <= LONGEST:
+        raise RefusedInput(
+            f"x1 and x2 must hold equally many numbers, up to {LONGEST}: got {len(x1)} and "
+            f"{len(x2)}."
+        )
+    apart = setting.alpha * transform(setting, x1) + setting.beta * transform(setting, x2)
+    return transform(setting, setting.alpha * x1 + setting.beta * x2).numpy(), apart.numpy()
+
+
+def transform(setting: LinearitySetting, x: torch.Tensor) -> torch.Tensor:
+    """T(x): what the layer makes of a vector."""
+    layer = BatchNorm1d(1, eps=setting.eps, affine=False, dtype=x.dtype).train(setting.training)
+    layer.running_mean.fill_(RUNNING_MEAN)
+    layer.running_var.fill_(RUNNING_VAR)
+    return layer(x[:, None])[:, 0]
+
+
+def _judge(setting: LinearitySetting, gap: np.ndarray) -> str:
+    largest = float(np.abs(gap).max())
+    if not setting.training:
+        zero = float(transform(setting, torch.zeros(2, dtype=torch.float64))[0])
+        share = five_digits(1 - setting.alpha - setting.beta)
+        return (
+            f"<b>Affine.</b> The gap is (1 − α − β) · T(0) = {share} · {five_digits(zero)} = "
+            f"{five_digits(gap[0])} everywhere: the same for all vectors, and 0 if α + β = 1."
+        )
+    if largest > 1e-3:
+        return f"<b>Not linear:</b> the largest gap is {five_digits(largest)}."
+    return (
+        "No gap to be seen here. <b>One case that fits is no proof</b>: a linear T has none ever."
+    )
+
+
+def _vector(values: np.ndarray) -> str:
+    return f"({', '.join(five_digits(round(value, 4)) for value in values)})"
+
+
+class LinearityLab(Lab):
+    """The widget behind :func:`linearity_lab`; each control can be set and read by name.
+
+    ``alpha``, ``beta``, ``x1`` and ``x2`` (as text: ``"1, 2, 6"``), ``eps`` and ``training`` have
+    a ``value``.
+    """
+
+    def __init__(self, setting: LinearitySetting):
+        self.alpha, self.beta = (
+            widgets.FloatSlider(value, min=-3, max=3, step=0.1, description=name)
+            for name, value in (("α", setting.alpha), ("β", setting.beta))
+        )
+        self.x1, self.x2 = (
+            widgets.Text(", ".join(f"{number:g}" for number in x), description=name)
+            for name, x in (("x₁", setting.x1), ("x₂", setting.x2))
+        )
+        self.eps = widgets.FloatLogSlider(
+            setting.eps, min=-8, max=2, step=0.5, description="ε", readout_format=".1e"
+        )
+        self.training = widgets.ToggleButtons(
+            options=[("train", True), ("eval", False)], value=setting.training, description="mode"
+        )
+        self.training.style.button_width = "80px"
+        super().__init__(
+            [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture=350
+        )
+        self._plot = Plot(2, width=1000, height=330)
+        controls = (self.alpha, self.beta, self.x1, self.x2, self.eps, self.training)
+        self.draw_on(*controls)
+
+    def view(self) -> View:
+        """Both sides of the equation."""
+        return view_linearity(
+            LinearitySetting(
+                alpha=self.alpha.value,
+                beta=self.beta.value,
+                x1=_numbers(self.x1),
+                x2=_numbers(self.x2),
+                eps=self.eps.value,
+                training=self.training.value,
+            ),
+            self._plot,
+        )
+
+
+def _numbers(control: widgets.Text) -> tuple[float, ...]:
+    """The numbers in a text field.
+
+    Raises:
+        RefusedInput: if it holds anything else.
+    """
+    try:
+        numbers = tuple(float(part) for part in control.value.split(","))
+        if not np.isfinite(numbers).all():
+            raise ValueError
+    except ValueError:
+        raise RefusedInput(
+            f"{control.description} must be numbers with commas between them, such as 1, 2, 6: "
+            f"got {control.value!r}."
+        ) from None
+    return numbers

@@ -1,0 +1,170 @@
+"""Which statistics normalize, and what moves: training, track_running_stats, and when it is set."""
+
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+import torch
+
+from normviz.explanation import Explanation, explain
+from normviz.labs.lab import Lab, View
+from normviz.layers import BatchNorm1d
+from normviz.picture import five_digits
+
+# What the layer has seen in earlier training: two channels, each around its running mean.
+RUNNING_MEAN, RUNNING_VAR, BATCHES_TRACKED = (2.0, 5.0), (4.0, 9.0), 100
+TYPICAL = torch.tensor(
+    [
+        [[1.0, 4, 2], [5, 8, 2]],
+        [[0, 2, 5], [4, 9, 6]],
+        [[3, 2, -1], [1, 5, 8]],
+        [[2, 5, 1], [7, 0, 3]],
+    ]
+)  # (N, C, L)
+BATCHES = {
+    "typical": TYPICAL,
+    "shifted": TYPICAL + 6,
+    "one sample": TYPICAL[:1],
+    "one value": TYPICAL[:1, :, :1],
+}
+
+
+def modes_lab(
+    training: bool = True,
+    track_running_stats: bool = True,
+    set_after: bool = False,
+    batch: str = "typical",
+) -> "ModesLab":
+    """An explorer: which statistics normalize a batch, and what a forward pass moves.
+
+    The layer is a ``BatchNorm1d(2)`` that was trained before: where it has buffers, they are not
+    0 and 1 any more.
+
+    Args:
+        training: whether the layer is in training.
+        track_running_stats: the flag.
+        set_after: whether the flag was changed to that value after construction, instead of being
+            given to the constructor.
+        batch: ``"typical"`` of what the layer saw before, ``"shifted"`` by 6, ``"one sample"``, or
+            ``"one value"`` per channel.
+
+    Raises:
+        ValueError: for another batch.
+
+    >>> lab = modes_lab(training=False, track_running_stats=False)
+    >>> "normalizes with the statistics of this batch" in lab.readout.value
+    True
+    """
+    if batch not in BATCHES:
+        raise ValueError(f"batch must be one of {', '.join(BATCHES)}: got {batch!r}.")
+    return ModesLab(ModesSetting(training, track_running_stats, set_after, batch))
+
+
+@dataclass(frozen=True)
+class ModesSetting:
+    """Where the controls of a modes lab stand."""
+
+    training: bool
+    track_running_stats: bool
+    set_after: bool
+    batch: str
+
+
+def view_modes(setting: ModesSetting) -> View:
+    """What normalizes, what moves, and the batch before and after.
+
+    Raises:
+        RefusedInput: if the layer refuses the batch.
+    """
+    layer, x = layer_of(setting), BATCHES[setting.batch]
+    explained = explain(layer, x)
+    mates = _depends_on_its_mates(layer, x)
+    pictures = tuple(explained.picture(show=show) for show in ("input", "normalized"))
+    return View(_describe(setting, explained, mates), pictures)
+
+
+def layer_of(setting: ModesSetting) -> BatchNorm1d:
+    """The layer, with the buffers of earlier training if it was made to have any."""
+    flag = setting.track_running_stats
+    layer = BatchNorm1d(2, track_running_stats=flag is not setting.set_after)
+    if layer.running_mean is not None:
+        layer.running_mean.copy_(torch.tensor(RUNNING_MEAN))
+        layer.running_var.copy_(torch.tensor(RUNNING_VAR))
+        layer.num_batches_tracked.fill_(BATCHES_TRACKED)
+    layer.track_running_stats = flag
+    return layer.train(setting.training)
+
+
+def _depends_on_its_mates(layer: BatchNorm1d, x: torch.Tensor) -> bool:
+    """Whether sample 0 comes out differently in another company."""
+    others = torch.cat([x[:1], x[1:] + 1, x[:1] - 1])
+    return not torch.equal(explain(layer, x).output[0], explain(layer, others).output[0])
+
+
+def _describe(setting: ModesSetting, explained: Explanation, mates: bool) -> str:
+    made = "set after construction" if setting.set_after else "given to the constructor"
+    whose = {"batch": "the statistics of this batch", "running": "the running statistics"}
+    rows = [
+        f"<b>normalizes with {whose[explained.source]}</b>",
+        f"running_mean: {_moves(explained, 'running_mean')}",
+        f"running_var: {_moves(explained, 'running_var')}",
+        f"num_batches_tracked: {_moves(explained, 'num_batches_tracked')}",
+        f"a prediction {'<b>depends</b>' if mates else 'does not depend'} on its batch mates",
+    ]
+    mode = "training" if setting.training else "eval"
+    head = f"{mode}, track_running_stats={setting.track_running_stats}, {made}"
+    return f"<p><b>{head}</b></p><ul><li>{'</li><li>'.join(rows)}</li></ul>"
+
+
+def _moves(explained: Explanation, name: str) -> str:
+    if explained.before is None:
+        return "there is none"
+    before, after = (
+        ", ".join(five_digits(value) for value in state[name].reshape(-1).tolist())
+        for state in (explained.before, explained.after)
+    )
+    return f"stays {before}" if before == after else f"<b>moves</b> from {before} to {after}"
+
+
+class ModesLab(Lab):
+    """The widget behind :func:`modes_lab`; each control can be set and read by name.
+
+    ``training``, ``track_running_stats``, ``set_after`` and ``batch`` have a ``value``.
+    """
+
+    def __init__(self, setting: ModesSetting):
+        self.training = widgets.ToggleButtons(
+            options=[("train", True), ("eval", False)], value=setting.training, description="mode"
+        )
+        self.track_running_stats = widgets.ToggleButtons(
+            options=[True, False],
+            value=setting.track_running_stats,
+            description="track_running_stats",
+        )
+        self.set_after = widgets.ToggleButtons(
+            options=[("given to the constructor", False), ("set afterwards", True)],
+            value=setting.set_after,
+            description="the flag is",
+        )
+        self.batch = widgets.Dropdown(options=[*BATCHES], value=setting.batch, description="batch")
+        self.training.style.button_width = "80px"
+        self.track_running_stats.style.button_width = "80px"
+        self.track_running_stats.style.description_width = "initial"
+        self.set_after.style.button_width = "180px"
+        super().__init__(
+            [self.training, self.batch],
+            [self.track_running_stats, self.set_after],
+            readout=170,
+            picture=420,
+        )
+        self.draw_on(self.training, self.track_running_stats, self.set_after, self.batch)
+
+    def view(self) -> View:
+        """What normalizes and what moves."""
+        return view_modes(
+            ModesSetting(
+                training=self.training.value,
+                track_running_stats=self.track_running_stats.value,
+                set_after=self.set_after.value,
+                batch=self.batch.value,
+            )
+        )

@@ -1,0 +1,202 @@
+"""What the running statistics remember: batch after batch, at any momentum."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+
+from normviz.labs.lab import Lab, View, show_errors
+from normviz.layers import BatchNorm1d
+from normviz.picture import five_digits
+from normviz.plots import GREY, Plot, bars, lines
+
+MEAN, VARIANCE = 3.0, 4.0  # of the data, before any drift
+MOST_BATCHES, LARGEST_BATCH = 60, 64
+
+
+def momentum_lab(
+    momentum: float | None = 0.1,
+    batch_size: int = 8,
+    batches: int = 30,
+    drift: float = 0.0,
+    training: bool = True,
+) -> "MomentumLab":
+    """An explorer: how running_mean and running_var follow the data, and whom they remember.
+
+    One channel of random numbers with mean 3 and variance 4 goes through ``BatchNorm1d(1)``.
+
+    Args:
+        momentum: the weight of the new batch, 0 to 1; None for the plain average of all batches.
+        batch_size: how many numbers a batch has, 1 to 64.
+        batches: how many batches the layer has seen, 0 to 60.
+        drift: how much the mean of the data moves from batch to batch, -0.5 to 0.5.
+        training: whether the layer is in training; in eval, nothing moves.
+
+    >>> lab = momentum_lab(momentum=None, batches=2)
+    >>> lab.batches.value = 4
+    >>> "Each batch weighs 25 %" in lab.readout.value
+    True
+    """
+    return MomentumLab(MomentumSetting(momentum, batch_size, batches, drift, training))
+
+
+@dataclass(frozen=True)
+class MomentumSetting:
+    """Where the controls of a momentum lab stand."""
+
+    momentum: float | None
+    batch_size: int
+    batches: int
+    drift: float
+    training: bool
+
+
+def view_momentum(setting: MomentumSetting, plot: Plot) -> View:
+    """The running statistics of a layer after each batch, drawn on the plot.
+
+    Raises:
+        RefusedInput: if the layer refuses the momentum, or a batch.
+    """
+    data = batches_of(setting)
+    truth = MEAN + setting.drift * np.arange(setting.batches + 1)
+    layer = BatchNorm1d(1, momentum=setting.momentum).train(setting.training)
+    seen = [(0.0, 1.0)]
+    for x in data:
+        layer(x)
+        seen.append((layer.running_mean.item(), layer.running_var.item()))
+    mean, var = zip(*seen, strict=True)
+    weights = weights_of(setting)
+
+    with plot.anew() as [left, middle, right]:
+        for axes, running, of_batch, true in (
+            (left, mean, [x.mean() for x in data], truth),
+            (middle, var, [x.var() for x in data], [VARIANCE] * len(truth)),
+        ):
+            lines(axes, {"running": running, "truth": true})
+            axes.plot(range(1, len(data) + 1), of_batch, "o", color=GREY, ms=4, label="each batch")
+            axes.set(xlabel="batches seen", xlim=(-0.5, len(data) + 0.5))
+        bars(right, {"": [*weights.values()]}, [*weights])
+        left.set_title("running_mean")
+        middle.set_title("running_var")
+        right.set(title="weight of each batch", xlabel="batch")
+    told = (
+        f"running_mean {five_digits(mean[-1])}, where the data have {five_digits(truth[-1])}; "
+        f"running_var {five_digits(var[-1])}, where the data have {five_digits(VARIANCE)}"
+    )
+    return View(_describe(setting, weights, told), (plot.picture(told),))
+
+
+def weights_of(setting: MomentumSetting) -> dict[str | int, float]:
+    """What the start and each batch weigh in the running statistics; together, 1.
+
+    >>> weights_of(MomentumSetting(0.5, 8, batches=2, drift=0, training=True))
+    {'start': 0.25, 1: 0.25, 2: 0.5}
+    """
+    k = setting.batches
+    if not (setting.training and k):
+        return {"start": 1.0, **dict.fromkeys(range(1, k + 1), 0.0)}
+    if setting.momentum is None:
+        return {"start": 0.0, **dict.fromkeys(range(1, k + 1), 1 / k)}
+    kept = 1 - setting.momentum
+    return {"start": kept**k, **{j: setting.momentum * kept ** (k - j) for j in range(1, k + 1)}}
+
+
+def batches_of(setting: MomentumSetting) -> list[torch.Tensor]:
+    """The batches, each of shape (batch_size, 1). A slider shows more of them, never others."""
+    noise = _noise()[: setting.batches, : setting.batch_size]
+    drift = setting.drift * torch.arange(1.0, setting.batches + 1)
+    return list((MEAN + drift)[:, None, None] + VARIANCE**0.5 * noise)
+
+
+@cache
+def _noise() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(MOST_BATCHES, LARGEST_BATCH, 1, generator=generator)
+
+
+def _describe(setting: MomentumSetting, weights: dict, told: str) -> str:
+    k = setting.batches
+    if not k:
+        return (
+            '<p role="alert"><b>No batch yet:</b> running_mean is 0 and running_var is 1, where '
+            "they start. A layer in eval would normalize with these.</p>"
+        )
+    if not setting.training:
+        return f"<p><b>In eval nothing moves</b>, however many batches come. {told}.</p>"
+    memory = f"The start still weighs {weights['start']:.2%}."
+    if setting.momentum is None:
+        memory = f"Each batch weighs {100 / k:.3g} %, and the start nothing."
+    seen = f"After {k} batch{'' if k == 1 else 'es'}"
+    return f"<p><b>{seen}:</b> {told}.<br>{memory} num_batches_tracked is {k}.</p>"
+
+
+class MomentumLab(Lab):
+    """The widget behind :func:`momentum_lab`; each control can be set and read by name.
+
+    ``momentum``, ``average`` (momentum=None), ``batch_size``, ``batches``, ``drift`` and
+    ``training`` have a ``value``; ``step`` is a button.
+    """
+
+    def __init__(self, setting: MomentumSetting):
+        first = 0.1 if setting.momentum is None else setting.momentum
+        self.momentum = widgets.FloatText(first, step=0.05, description="momentum")
+        self.momentum.layout.width = "160px"
+        self.slide = widgets.FloatSlider(
+            first, min=0, max=1, step=0.01, description="slide it", readout=False
+        )
+        self.average = widgets.Checkbox(
+            setting.momentum is None, description="None: the plain average", indent=False
+        )
+        self.batch_size = widgets.IntSlider(
+            setting.batch_size, min=1, max=LARGEST_BATCH, description="batch size"
+        )
+        self.batches = widgets.IntSlider(
+            setting.batches, min=0, max=MOST_BATCHES, description="batches"
+        )
+        self.step = widgets.Button(description="one more batch")
+        self.drift = widgets.FloatSlider(
+            setting.drift, min=-0.5, max=0.5, step=0.05, description="drift"
+        )
+        self.training = widgets.ToggleButtons(
+            options=[("train", True), ("eval", False)], value=setting.training, description="mode"
+        )
+        self.training.style.button_width = "80px"
+        super().__init__(
+            [self.momentum, self.slide, self.average],
+            [self.batches, self.step, self.batch_size],
+            [self.drift, self.training],
+            picture=350,
+        )
+        self._plot = Plot(3, width=1000, height=330)
+        self.slide.observe(self._follow_slide, "value")
+        self.momentum.observe(self._follow_text, "value")
+        self.step.on_click(self._step)
+        self.draw_on(self.average, self.batch_size, self.batches, self.drift, self.training)
+
+    @show_errors
+    def _follow_slide(self, _=None):
+        self.momentum.value = self.slide.value
+
+    @show_errors
+    def _follow_text(self, _=None):
+        if 0 <= self.momentum.value <= 1:
+            self.slide.value = self.momentum.value
+        self.draw()
+
+    def _step(self, _):
+        self.batches.value += 1  # and no further than the slider goes
+
+    def view(self) -> View:
+        """The running statistics after each batch."""
+        return view_momentum(
+            MomentumSetting(
+                momentum=None if self.average.value else self.momentum.value,
+                batch_size=self.batch_size.value,
+                batches=self.batches.value,
+                drift=self.drift.value,
+                training=self.training.value,
+            ),
+            self._plot,
+        )
