@@ -17,6 +17,8 @@ from torch import nn
 from traitlets import TraitError
 
 from normviz import Reduction, labs
+from normviz.labs import shapes
+from normviz.labs.lab import View
 
 PLACES = [
     ("BatchNorm1d", "n c"),
@@ -189,7 +191,7 @@ def test_a_slider_shows_more_or_fewer_numbers_but_never_others():
 
 
 def test_every_session_shows_the_same_numbers():
-    fresh = runpy.run_path(labs.__file__)["shape_lab"]()
+    fresh = runpy.run_path(shapes.__file__)["shape_lab"]()
     assert fresh.picture.value == labs.shape_lab().picture.value
 
 
@@ -243,7 +245,7 @@ def test_a_wrong_shape_is_refused_and_changes_nothing(shape):
 
 def test_every_move_draws_once_at_its_end(monkeypatch):
     lab, drawn = labs.shape_lab("BatchNorm1d"), []
-    monkeypatch.setattr(labs, "view_shape", lambda setting: drawn.append(setting) or ("", ""))
+    monkeypatch.setattr(shapes, "view_shape", lambda setting: drawn.append(setting) or View(""))
 
     def expect_one():
         assert len(drawn) == 1
@@ -275,7 +277,7 @@ def test_an_unexpected_error_is_shown_and_the_lab_goes_on(monkeypatch):
 
     lab = labs.shape_lab()
     with monkeypatch.context() as broken:
-        broken.setattr(labs, "view_shape", fail)
+        broken.setattr(shapes, "view_shape", fail)
         lab.show.value = "output"
         assert 'role="alert"' in lab.readout.value
         assert "RuntimeError: &lt;no&gt; such thing" in lab.picture.value

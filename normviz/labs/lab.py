@@ -6,6 +6,7 @@ pictures. An impossible setting shows the rule that it breaks.
 
 import re
 import traceback
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -41,6 +42,20 @@ class View:
 def rule(text: str) -> str:
     """A rule that the controls break, as HTML."""
     return f'<p role="alert"><b>This layer refuses:</b> {escape(text)}</p>'
+
+
+def buttons(description: str, options: Sequence, value, width: int = 80) -> widgets.ToggleButtons:
+    """One of a few options, all in sight; each button is ``width`` pixels wide."""
+    made = widgets.ToggleButtons(options=options, value=value, description=description)
+    made.style.button_width = f"{width}px"
+    made.style.description_width = "initial"
+    made.layout = widgets.Layout(width="max-content", margin="2px 24px 2px 12px")
+    return made
+
+
+def train_or_eval(training: bool) -> widgets.ToggleButtons:
+    """The two modes of a layer; the value is its ``training``."""
+    return buttons("mode", [("train", True), ("eval", False)], training)
 
 
 def show_errors(callback):

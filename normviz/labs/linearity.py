@@ -7,7 +7,7 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from normviz.labs.lab import Lab, View
+from normviz.labs.lab import Lab, View, train_or_eval
 from normviz.layers import BatchNorm1d, RefusedInput
 from normviz.picture import five_digits
 from normviz.plots import INK, Plot, bars
@@ -140,10 +140,7 @@ class LinearityLab(Lab):
         self.eps = widgets.FloatLogSlider(
             setting.eps, min=-8, max=2, step=0.5, description="ε", readout_format=".1e"
         )
-        self.training = widgets.ToggleButtons(
-            options=[("train", True), ("eval", False)], value=setting.training, description="mode"
-        )
-        self.training.style.button_width = "80px"
+        self.training = train_or_eval(setting.training)
         super().__init__(
             [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture=350
         )

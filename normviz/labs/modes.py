@@ -6,10 +6,11 @@ import ipywidgets as widgets
 import torch
 
 from normviz.explanation import Explanation, explain
-from normviz.labs.lab import Lab, View
+from normviz.labs.lab import Lab, View, buttons, train_or_eval
 from normviz.layers import BatchNorm1d
 from normviz.picture import five_digits
 
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # What the layer has seen in earlier training: two channels, each around its running mean.
 RUNNING_MEAN, RUNNING_VAR, BATCHES_TRACKED = (2.0, 5.0), (4.0, 9.0), 100
 TYPICAL = torch.tensor(
@@ -51,7 +52,7 @@ def modes_lab(
         ValueError: for another batch.
 
     >>> lab = modes_lab(training=False, track_running_stats=False)
-    >>> "normalizes with the statistics of this batch" in lab.readout.value
+    >>> "of this batch" in lab.readout.value
     True
     """
     if batch not in BATCHES:
@@ -101,18 +102,23 @@ def _depends_on_its_mates(layer: BatchNorm1d, x: torch.Tensor) -> bool:
 
 
 def _describe(setting: ModesSetting, explained: Explanation, mates: bool) -> str:
-    made = "set after construction" if setting.set_after else "given to the constructor"
-    whose = {"batch": "the statistics of this batch", "running": "the running statistics"}
-    rows = [
-        f"<b>normalizes with {whose[explained.source]}</b>",
-        f"running_mean: {_moves(explained, 'running_mean')}",
-        f"running_var: {_moves(explained, 'running_var')}",
-        f"num_batches_tracked: {_moves(explained, 'num_batches_tracked')}",
-        f"a prediction {'<b>depends</b>' if mates else 'does not depend'} on its batch mates",
-    ]
+    whose = {"batch": "this batch", "running": "earlier training: the running ones"}
+    rows = {
+        "statistics that normalize": f"<b>of {whose[explained.source]}</b>",
+        **{name: _moves(explained, name) for name in BUFFERS},
+        "a prediction": f"{'<b>depends</b>' if mates else 'does not depend'} on its batch mates",
+    }
     mode = "training" if setting.training else "eval"
-    head = f"{mode}, track_running_stats={setting.track_running_stats}, {made}"
-    return f"<p><b>{head}</b></p><ul><li>{'</li><li>'.join(rows)}</li></ul>"
+    when = "set after construction" if setting.set_after else "given to the constructor"
+    return (
+        '<table style="line-height:1.5;text-align:left">'
+        f"<caption><b>{mode}, track_running_stats={setting.track_running_stats}, {when}</b>"
+        f"</caption>{''.join(map(_row, rows, rows.values()))}</table>"
+    )
+
+
+def _row(name: str, what: str) -> str:
+    return f'<tr><th scope="row" style="padding-right:24px">{name}</th><td>{what}</td></tr>'
 
 
 def _moves(explained: Explanation, name: str) -> str:
@@ -132,29 +138,21 @@ class ModesLab(Lab):
     """
 
     def __init__(self, setting: ModesSetting):
-        self.training = widgets.ToggleButtons(
-            options=[("train", True), ("eval", False)], value=setting.training, description="mode"
-        )
-        self.track_running_stats = widgets.ToggleButtons(
-            options=[True, False],
-            value=setting.track_running_stats,
-            description="track_running_stats",
-        )
-        self.set_after = widgets.ToggleButtons(
-            options=[("given to the constructor", False), ("set afterwards", True)],
-            value=setting.set_after,
-            description="the flag is",
+        flag = setting.track_running_stats
+        self.training = train_or_eval(setting.training)
+        self.track_running_stats = buttons("track_running_stats", [True, False], flag)
+        self.set_after = buttons(
+            "the flag is",
+            [("given to the constructor", False), ("set afterwards", True)],
+            setting.set_after,
+            width=180,
         )
         self.batch = widgets.Dropdown(options=[*BATCHES], value=setting.batch, description="batch")
-        self.training.style.button_width = "80px"
-        self.track_running_stats.style.button_width = "80px"
-        self.track_running_stats.style.description_width = "initial"
-        self.set_after.style.button_width = "180px"
         super().__init__(
             [self.training, self.batch],
             [self.track_running_stats, self.set_after],
             readout=170,
-            picture=420,
+            picture=500,
         )
         self.draw_on(self.training, self.track_running_stats, self.set_after, self.batch)
 

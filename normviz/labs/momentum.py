@@ -7,7 +7,7 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from normviz.labs.lab import Lab, View, show_errors
+from normviz.labs.lab import Lab, View, show_errors, train_or_eval
 from normviz.layers import BatchNorm1d
 from normviz.picture import five_digits
 from normviz.plots import GREY, Plot, bars, lines
@@ -159,10 +159,7 @@ class MomentumLab(Lab):
         self.drift = widgets.FloatSlider(
             setting.drift, min=-0.5, max=0.5, step=0.05, description="drift"
         )
-        self.training = widgets.ToggleButtons(
-            options=[("train", True), ("eval", False)], value=setting.training, description="mode"
-        )
-        self.training.style.button_width = "80px"
+        self.training = train_or_eval(setting.training)
         super().__init__(
             [self.momentum, self.slide, self.average],
             [self.batches, self.step, self.batch_size],

@@ -13,7 +13,7 @@ import traitlets
 
 from normviz import layers
 from normviz.explanation import explain
-from normviz.labs.lab import Lab, View, rule, show_errors
+from normviz.labs.lab import Lab, View, buttons, rule, show_errors
 from normviz.picture import WORDS, number_of
 from normviz.reduction import Reduction
 from normviz.slices import draw_slices
@@ -162,13 +162,8 @@ class ShapeLab(Lab):
         self.normalized_shape = widgets.Dropdown(description="normalized_shape")
         self.normalized_shape.style.description_width = "initial"
         self.shape = ShapeSliders()
-        self.show = widgets.ToggleButtons(
-            options=["input", "normalized", "output"], description="numbers"
-        )
-        self.by = widgets.ToggleButtons(options=["statistic", "weight"], description="colour by")
-        for buttons in (self.show, self.by):
-            buttons.style.button_width = "100px"
-            buttons.layout.margin = "2px 24px 2px 2px"
+        self.show = buttons("numbers", ["input", "normalized", "output"], "input", width=100)
+        self.by = buttons("colour by", ["statistic", "weight"], "statistic", width=100)
         super().__init__(
             [self.layer, self.axes, self.normalized_shape], [self.shape], [self.show, self.by]
         )
