@@ -66,6 +66,8 @@ class Plot:
         with rc_context(LOOK):
             self.figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
             self.axes: list[Axes] = [*self.figure.subplots(1, columns, squeeze=False)[0]]
+            for axes in self.axes:
+                axes.locator_params(nbins=5)  # few ticks are drawn fast and read easily
         self.figure.subplots_adjust(
             left=60 / width, right=1 - 15 / width, bottom=80 / height, top=1 - 32 / height
         )

@@ -151,7 +151,7 @@ def test_the_lab_shows_a_refusal_and_recovers_from_it(lab):
     lab.get_by_label("layer", exact=True).select_option("BatchNorm1d")
     samples = lab.get_by_role("slider").first
     samples.press("Home")
-    expect(lab.get_by_role("alert")).to_contain_text("This layer refuses")
+    expect(lab.get_by_role("alert")).to_contain_text("Refused: Expected more than 1 value")
     samples.press("ArrowRight")
     expect(lab.get_by_role("alert")).to_have_count(0)
 

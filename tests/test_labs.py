@@ -339,7 +339,7 @@ def move_at_random(lab, seed, moves):
         else:
             control.value = random.randint(control.min, control.max)
         assert "Traceback" not in lab.readout.value
-        assert ("Each pools" in lab.readout.value) != ("refuses" in lab.readout.value)
+        assert ("Each pools" in lab.readout.value) != ("Refused" in lab.readout.value)
 
 
 def test_500_random_moves_leave_no_error_and_no_memory_behind():

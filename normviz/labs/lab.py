@@ -41,7 +41,7 @@ class View:
 
 def rule(text: str) -> str:
     """A rule that the controls break, as HTML."""
-    return f'<p role="alert"><b>This layer refuses:</b> {escape(text)}</p>'
+    return f'<p role="alert"><b>Refused:</b> {escape(text)}</p>'
 
 
 def buttons(description: str, options: Sequence, value, width: int = 80) -> widgets.ToggleButtons:

@@ -61,7 +61,7 @@ def view_momentum(setting: MomentumSetting, plot: Plot) -> View:
     """
     data = batches_of(setting)
     truth = MEAN + setting.drift * np.arange(setting.batches + 1)
-    layer = BatchNorm1d(1, momentum=setting.momentum).train(setting.training)
+    layer = BatchNorm1d(1, momentum=setting.momentum, affine=False).train(setting.training)
     seen = [(0.0, 1.0)]
     for x in data:
         layer(x)
