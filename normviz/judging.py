@@ -156,11 +156,22 @@ def judge_function(
             for wrong, why in misconceptions:
                 if _same(numbers, _outcome(wrong, arguments, observe), TOLERANCE):
                     return not_yet(f"{why} (Seen {where}.)", picture)
-            told = f"It gives {_brief(given)} {where}, where {_brief(expected)} is right."
-            return not_yet(told, picture)
+            return not_yet(f"{_compare(numbers, _as_numbers(expected))} {where}.", picture)
         return None
 
     return judge
+
+
+def _compare(given: np.ndarray, expected: np.ndarray) -> str:
+    if given.shape != expected.shape:
+        return f"It gives the shape {given.shape} instead of {expected.shape}"
+    index = np.unravel_index(np.argmax(_differ(given, expected)), given.shape)
+    where = f" at {list(map(int, index))}" if index else ""
+    return f"It gives {given[index]:.5g} instead of {expected[index]:.5g}{where}"
+
+
+def _differ(given: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    return ~np.isclose(given, expected, rtol=TOLERANCE, atol=1e-6)
 
 
 def _copies(arguments: tuple) -> list:
@@ -185,14 +196,14 @@ def _draw_difference(arguments, slices, given, expected) -> Picture | None:
     shape = tuple(arguments[0].shape)
     labels = reduction.labels(shape)
     if expected.shape == reduction.stat_shape(shape):
-        drawn, title = arguments[0], "The input, and what your function makes of each slice"
+        drawn, title = arguments[0], "The input, and your result for each slice"
         given, expected = (reduction.spread(stat, shape) for stat in (given, expected))
         numbers = 1  # of each slice: one is enough
     elif expected.shape == shape:
-        drawn, title, numbers = given, "What your function makes of the input", 4
+        drawn, title, numbers = given, "Your result; the slice in which it differs first is lit", 4
     else:
         return None
-    differ = ~np.isclose(given, expected, rtol=TOLERANCE, atol=1e-6)
+    differ = _differ(given, expected)
 
     def caption(label: int) -> Caption:
         here = labels == label

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
+from math import ceil
 
 import numpy as np
 from matplotlib import rc_context
@@ -62,7 +63,7 @@ class Plot:
     running_mean grows from 0 to 3
     """
 
-    def __init__(self, columns: int = 1, *, width: int = 900, height: int = 320):
+    def __init__(self, columns: int = 1, *, width: int = 760, height: int = 320):
         with rc_context(LOOK):
             self.figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
             self.axes: list[Axes] = [*self.figure.subplots(1, columns, squeeze=False)[0]]
@@ -99,7 +100,12 @@ class Plot:
             self.figure.savefig(file, format="svg", metadata={"Date": None})
         svg = file.getvalue()
         svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
-        name = f'<svg role="img" aria-label="{escape(text)}" '
+        name = f'<svg class="nv-plot" role="img" aria-label="{escape(text)}" '
+        # matplotlib's own rule for lines would hold for the whole page.
+        rules = (
+            "<style>.nv-plot{max-width:100%;height:auto}.nv-plot *{stroke-linejoin:round}</style>"
+        )
+        svg = re.sub(r"<style.*?</style>", rules, svg, count=1, flags=re.DOTALL)
         return Picture(svg.replace("<svg ", name, 1).replace(INK, "currentColor"), text)
 
 
@@ -188,11 +194,12 @@ def draw_histograms(
     >>> print(draw_histograms({"biased": [0, 2], "unbiased": [1, 3]}, truth=2))
     truth 2; biased: 2 numbers with mean 1; unbiased: 2 numbers with mean 2
     """
+    samples = {name: np.asarray(numbers, dtype=float) for name, numbers in samples.items()}
     plot = Plot(len(samples))
     with plot.anew() as axes:
-        histograms(axes, samples, truth)
+        histograms(axes, samples, truth, x)
         for one, name in zip(axes, samples, strict=True):
-            one.set(title=f"{title}: {name}" if title else name, xlabel=x)
+            one.set_title(f"{title}: {name}" if title else name)
     told = [] if truth is None else [f"truth {five_digits(truth)}"]
     told += [
         f"{name}: {len(numbers):,} numbers with mean {five_digits(np.mean(numbers))}"
@@ -210,8 +217,10 @@ def bars(axes: Axes, series: Mapping[str, Sequence[float]], labels: Sequence) ->
         heights = np.stack([values, np.zeros(len(values))], axis=1).ravel()[:-1]  # and a gap
         # One path for all bars is ten times faster than a patch for each.
         axes.stairs(heights, edges, fill=True, color=SERIES_COLOURS[i], label=name)
-    every = max(1, -(-len(labels) // 8))  # so that they do not run into each other
-    axes.set_xticks(places[::every], [str(label) for label in labels][::every])
+    texts = [str(label) for label in labels]
+    room = axes.get_window_extent().width / (10 * max(map(len, texts)) + 12)  # for so many labels
+    every = max(1, ceil(len(texts) / room))
+    axes.set_xticks(places[::every], texts[::every])
     axes.grid(visible=False, axis="x")
 
 
@@ -223,9 +232,9 @@ def lines(axes: Axes, series: Mapping[str, Sequence[float]]) -> None:
         axes.plot(len(values) - 1, values[-1], "o", color=SERIES_COLOURS[k])  # where it is now
 
 
-def histograms(axes: Sequence[Axes], samples: Mapping, truth: float | None) -> None:
+def histograms(axes: Sequence[Axes], samples: Mapping, truth: float | None, x: str) -> None:
     """Draw one histogram on each of the axes, all on one scale; the last bar holds the tail."""
-    pooled = np.concatenate([np.asarray(numbers, dtype=float) for numbers in samples.values()])
+    pooled = np.concatenate([*samples.values()])
     edges = np.linspace(min(0, pooled.min()), np.quantile(pooled, 0.99) or 1, 41)
     for i, (one, numbers) in enumerate(zip(axes, samples.values(), strict=True)):
         counts, _ = np.histogram(np.clip(numbers, None, edges[-1]), edges)
@@ -233,6 +242,7 @@ def histograms(axes: Sequence[Axes], samples: Mapping, truth: float | None) -> N
         one.axvline(np.mean(numbers), color=INK, ls="--", label="mean of them")
         if truth is not None:
             one.axvline(truth, color=INK, ls=":", label="truth")
+        one.set_xlabel(f"{x} (last bar: all larger ones)".strip())
     top = max(one.get_ylim()[1] for one in axes)
     for one in axes:
         one.set_ylim(0, top)

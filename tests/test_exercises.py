@@ -282,7 +282,7 @@ def test_the_solution_of_a_function_runs_and_is_right():
     ("name", "nearest"),
     [
         ("how_many_mean", "did you mean 'how_many_means'?"),
-        ("Weight_shape", "did you mean 'shape_of_weight'?"),
+        ("shape of wieght", "did you mean 'shape_of_weight'?"),
         ("channel means", "did you mean 'channel_means'?"),
         ("zzz", "there are first_guess, pattern_of_images, "),
         (3, "there are first_guess, pattern_of_images, "),

@@ -1,5 +1,261 @@
-"""Lesson 04: Bessel's correction."""
+"""Lesson 04: why one variance is divided by m, and the other by m − 1."""
+
+import torch
 
 from normviz.exercises.exercise import Exercise
+from normviz.judging import judge_choice, judge_function, judge_numbers
 
-EXERCISES: dict[str, Exercise] = {}
+
+def _batches() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 4, 3), (5, 2, 1), (3, 1, 7)]
+    return [3 * torch.randn(shape, generator=generator) + 2 for shape in shapes]
+
+
+def _rows() -> list[torch.Tensor]:
+    """Ordinary rows first, then some in which ε counts."""
+    generator = torch.Generator().manual_seed(0)
+    ordinary, faint = (torch.randn(shape, generator=generator) for shape in ((3, 4), (2, 5)))
+    return [ordinary, 0.003 * faint]
+
+
+def _normalize(x, pooled, *, correction=0, eps=1e-5, outside=0.0, root=0.5):
+    centred = x - x.mean(dim=pooled, keepdim=True)
+    var = x.var(dim=pooled, keepdim=True, correction=correction)
+    return centred / ((var + eps) ** root + outside)
+
+
+def _store(x, *, correction=1, pooled=(0, 2)):
+    return x.var(dim=pooled, correction=correction)
+
+
+def _count(x):
+    return x.shape[0] * x.shape[2]
+
+
+EXERCISES = {
+    "correction_factor": Exercise(
+        judge_numbers(
+            1.25,
+            [
+                (0.8, "The other way round: that would make the variance smaller still."),
+                (1.2, "That is (m + 1)/m. The correction divides by *less* than m."),
+                (
+                    1.11803,
+                    "That is the factor of the standard deviation. The variance has no root.",
+                ),
+                (1.0, "With factor 1, nothing is corrected."),
+                (
+                    4.0,
+                    "That is m − 1, by which the squares are divided. What was done with m before?",
+                ),
+            ],
+        ),
+        praise="m/(m − 1) = 5/4: no longer a fifth of the squares, but a fourth.",
+        hint="Multiply by m to get the sum of squares back; then divide it by m − 1.",
+        solution="5/4 = 1.25. The biased variance is Σ/5 and the unbiased one Σ/4.",
+    ),
+    "corrected_to_store": Exercise(
+        judge_numbers(
+            16.0,
+            [
+                (12.0, "That is the biased variance; it normalizes. Another one is stored."),
+                (9.0, "The other way round: 12 · 3/4 is smaller still. The correction enlarges."),
+                (15.0, "That is 12 · 5/4. The factor is m/(m − 1), and m is 4."),
+                (48.0, "That is the sum of squares, 12 · 4. It is still to be divided."),
+                (4.0, "12 is the variance, not the sum of squares. Multiply by m first."),
+                (
+                    2.5,
+                    "With momentum 1, the old value has no weight, and the new batch has all of it.",
+                ),
+            ],
+        ),
+        praise="12 · 4/3: the layer stores the unbiased variance.",
+        hint="From the biased variance back to the sum of squares; then divide by m − 1.",
+        solution="The squares add up to 12 · 4 = 48, and 48 / 3 = 16 is stored.",
+    ),
+    "average_biased_variance": Exercise(
+        judge_numbers(
+            15.0,
+            [
+                (
+                    20.0,
+                    "That is the average of the unbiased ones. The biased ones fall short of it.",
+                ),
+                (26.66667, "That is larger than the truth. Biased variances are too small."),
+                (5.0, "That is σ²/m: by how much they fall short. What is left?"),
+                (16.0, "That is 4/5 of it. The fraction is (m − 1)/m, and m is 4."),
+                (10.0, "That is half of it, as for m = 2. Here m is 4."),
+                (60.0, "That is (m − 1)σ², the average *sum* of squares. Divide it by m."),
+            ],
+        ),
+        praise="20 · 3/4: a fourth goes with the mean.",
+        hint="What fraction of the truth did m = 2 and m = 3 give in the lesson?",
+        solution="(m − 1)/m of the truth: 20 · 3/4 = 15.",
+    ),
+    "known_mean": Exercise(
+        judge_numbers(
+            8.66667,
+            [
+                (13.0, "The mean was not fitted to the sample, so there is nothing to correct."),
+                (7.0, "You measured from the sample's own mean, 12. The true one is known."),
+                (
+                    4.66667,
+                    "You measured from the sample's own mean, and did not correct either.",
+                ),
+                (26.0, "That is the sum of squares. Divide it."),
+                (2.94392, "That is the standard deviation. The variance is asked for."),
+            ],
+        ),
+        praise="(1 + 9 + 16) / 3. With the true mean, dividing by m is right.",
+        hint="From where are the distances measured? And was that centre fitted to the sample?",
+        solution="The distances from 10 are −1, 3 and 4, so (1 + 9 + 16) / 3 = 26/3 = 8.667. "
+        "No correction: the true mean was not fitted to these numbers. (About their own mean, "
+        "12, the squares are only 9 + 1 + 4 = 14, and 14 / 2 = 7 is unbiased, too.)",
+    ),
+    "what_mends_the_shortage": Exercise(
+        judge_choice(
+            "mean",
+            {
+                "edges": "Test 2 did that with the coin, and the average was still short. And with "
+                "0, 2, 4 and m = 2, only (0, 4) and (4, 0) would be left: variance 4, far too much.",
+                "draws": "That makes the average steadier. It stays where it is, at (m − 1)/m of "
+                "the truth.",
+                "normal": "We had that: for normal, uniform and exponential numbers the fraction "
+                "is the same.",
+            },
+        ),
+        praise="The mean, fitted to the same sample, is the only culprit.",
+        hint="Which of the four did the lesson try with success?",
+        solution='"mean": about the true mean, the squares divided by m are right on average, '
+        "whatever the sample misses.",
+    ),
+    "why_layernorm_divides_by_m": Exercise(
+        judge_choice(
+            "scale",
+            {
+                "large": "Often it is. But LayerNorm(2) divides by 2 as well, where it matters most.",
+                "single": "How many samples there are does not count: BatchNorm normalizes many, "
+                "and divides by m, too.",
+                "weight": "They could, but a fresh layer has weight 1 and bias 0, and divides by "
+                "m already.",
+            },
+        ),
+        praise="These numbers get variance 1, and nothing is kept for others.",
+        hint="What is the variance used for, and is it kept for other data?",
+        solution='"scale": only the biased variance brings these very numbers to variance 1. A '
+        "correction is for an estimate, and LayerNorm makes none.",
+    ),
+    "mend_the_normalization": Exercise(
+        judge_function(
+            lambda x: _normalize(x, (0, 2)),
+            _batches,
+            [
+                (
+                    lambda x: _normalize(x, (0, 2), correction=1),
+                    "That divides by the unbiased variance, so the result is too small. torch's "
+                    "var() divides by m − 1 if nothing else is said.",
+                ),
+                (
+                    lambda x: _normalize(x, (0, 2), root=1),
+                    "That divides by the variance. Divide by its root.",
+                ),
+                (
+                    lambda x: _normalize(x, 0),
+                    "That pools the samples only. The positions share the mean and variance, too.",
+                ),
+                (
+                    lambda x: _normalize(x, 2),
+                    "That is one mean per sample and channel. Pool axis 0 as well.",
+                ),
+            ],
+            slices="n c l -> c",
+        ),
+        praise="Normalized with m, and ε inside the root.",
+        hint="Which variance normalizes, and which one does x.var() give by default?",
+        solution="def normalize_batch(x, eps=1e-5):\n"
+        "    mean = x.mean(dim=(0, 2), keepdim=True)\n"
+        "    var = x.var(dim=(0, 2), keepdim=True, correction=0)\n"
+        "    return (x - mean) / (var + eps).sqrt()",
+    ),
+    "mend_the_epsilon": Exercise(
+        judge_function(
+            lambda x: _normalize(x, 1),
+            _rows,
+            [
+                (
+                    lambda x: _normalize(x, 1, eps=0, outside=1e-5),
+                    "ε stands outside the root. Where the variance is tiny, as here, that is far "
+                    "less than the layer adds.",
+                ),
+                (
+                    lambda x: _normalize(x, 1, eps=0),
+                    "There is no ε. Where the variance is tiny, as here, it counts.",
+                ),
+                (
+                    lambda x: _normalize(x, 1, outside=1e-5),
+                    "ε is added twice, inside the root and outside.",
+                ),
+                (
+                    lambda x: _normalize(x, 1, correction=1),
+                    "That is the unbiased variance. LayerNorm divides by m.",
+                ),
+                (
+                    lambda x: _normalize(x, 0),
+                    "That normalizes the columns, as BatchNorm does. LayerNorm(C) takes rows.",
+                ),
+            ],
+            slices="n c -> n",
+        ),
+        praise="√(σ² + ε): inside the root, ε counts even for tiny variances.",
+        hint="For a variance of 0.000009, compare its root plus ε with what the layer divides by.",
+        solution="def normalize_rows(x, eps=1e-5):\n"
+        "    centred = x - x.mean(dim=1, keepdim=True)\n"
+        "    var = centred.square().mean(dim=1, keepdim=True)\n"
+        "    return centred / (var + eps).sqrt()",
+    ),
+    "mend_the_correction": Exercise(
+        judge_function(
+            _store,
+            _batches,
+            [
+                (
+                    lambda x: _store(x, correction=0) * (_count(x) - 1) / _count(x),
+                    "The factor is the wrong way round: it makes a variance that is too small "
+                    "smaller still.",
+                ),
+                (
+                    lambda x: _store(x, correction=0),
+                    "That is the biased variance. The unbiased one is stored.",
+                ),
+                (
+                    lambda x: _store(x) * _count(x) / (_count(x) - 1),
+                    "That corrects twice: var() with correction 1 has divided by m − 1 already.",
+                ),
+                (
+                    lambda x: _store(x, correction=0) * x.shape[0] / (x.shape[0] - 1),
+                    "m is how many numbers share the mean: N · L of them, not N.",
+                ),
+                (
+                    lambda x: _store(x, correction=0) * _count(x),
+                    "That is the sum of squares. Divide it by m − 1.",
+                ),
+                (
+                    lambda x: _store(x).sqrt(),
+                    "That is the standard deviation. The variance is stored.",
+                ),
+                (
+                    lambda x: _store(x, pooled=2 if x.shape[2] > 1 else 0),
+                    "That is one variance per sample and channel. Pool axis 0 as well.",
+                ),
+            ],
+            slices="n c l -> c",
+        ),
+        praise="The squares divided by m − 1, one variance per channel.",
+        hint="Should the stored variance be larger than the biased one, or smaller?",
+        solution="def variance_to_store(x):\n"
+        "    m = x.shape[0] * x.shape[2]\n"
+        "    biased = x.var(dim=(0, 2), correction=0)\n"
+        "    return biased * m / (m - 1)",
+    ),
+}

@@ -1,5 +1,259 @@
-"""Lesson 03: running statistics and momentum."""
+"""Lesson 03: the running statistics, and how momentum weighs the batches."""
+
+import torch
 
 from normviz.exercises.exercise import Exercise
+from normviz.judging import judge_choice, judge_function, judge_numbers
 
-EXERCISES: dict[str, Exercise] = {}
+
+def _cases(*shapes: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+    """A batch, the running value so far (one per channel, above 0) and a momentum, per shape."""
+    generator = torch.Generator().manual_seed(3)
+    cases = []
+    for shape, momentum in zip(shapes, (0.1, 0.3, 0.75), strict=True):
+        x = 4 + 3 * torch.randn(shape, generator=generator)
+        cases.append((x, 1 + torch.rand(shape[1], generator=generator), momentum))
+    return cases
+
+
+EXERCISES: dict[str, Exercise] = {
+    "running_mean_after_three": Exercise(
+        judge_numbers(
+            3.5,
+            [
+                (
+                    14 / 3,
+                    "That is the plain average, as with momentum=None. Here newer batches weigh more.",
+                ),
+                (
+                    4.25,
+                    "The order: you let the oldest batch weigh most. The newest does, with a half.",
+                ),
+                (4, "You began with the first batch's mean. The running mean begins at 0."),
+                (7, "You gave each batch a half and added up. The old value is halved each time."),
+                (2, "That is the last batch alone, as with momentum 1."),
+            ],
+        ),
+        praise="0, then 2, then 5, then 3.5: each time half of the way to the new batch.",
+        hint="Three steps, from 0. Each one goes half of the way to the new batch's mean.",
+        solution="0.5 · 0 + 0.5 · 4 = 2, then 0.5 · 2 + 0.5 · 8 = 5, then 0.5 · 5 + 0.5 · 2 = 3.5.",
+    ),
+    "first_of_four_batches": Exercise(
+        judge_numbers(
+            0.2 * 0.8**3,
+            [
+                (
+                    0.8**4,
+                    "That is what the start value, 1 for a variance and 0 for a mean, still weighs.",
+                ),
+                (0.2, "That is what the newest batch weighs. The first one has faded since."),
+                (
+                    0.2 * 0.8**4,
+                    "One fading too many: after the first batch, only three more have come.",
+                ),
+                (0.8**3, "That is how far it has faded. It began with less than 1: with momentum."),
+                (0.25, "That is the plain average, as with momentum=None."),
+                (
+                    0.8 * 0.2**3,
+                    "The other way round: in torch, momentum 0.2 is the weight of the new batch.",
+                ),
+            ],
+        ),
+        praise="It came in with 0.2, and three later batches have each left 0.8 of that.",
+        hint="What does a batch weigh when it is new? And what does each later batch leave of that?",
+        solution="0.2 · 0.8³ = 0.1024: new, it weighs 0.2; three later batches each leave 0.8 of it.",
+    ),
+    "batches_to_forget": Exercise(
+        judge_numbers(
+            44,
+            [
+                (43, "Almost: after 43 batches it still weighs 0.0108, a little more than 1 %."),
+                (45, "Almost: one batch earlier it weighs less than 1 % already."),
+                (10, "After 10 batches it still weighs 0.9¹⁰ = 0.35. It shrinks less each time."),
+                (
+                    22,
+                    "After 22 batches it weighs just under 10 %. Under 1 % was asked.",
+                ),
+                (
+                    3,
+                    "The other way round: each batch leaves 0.9 of the start, not 0.1 of it.",
+                ),
+                (
+                    2,
+                    "The other way round: each batch leaves 0.9 of the start, not 0.1. "
+                    "(And 0.1² is 1 %, not less.)",
+                ),
+                (459, "That is for momentum 0.01. Here it is 0.1."),
+                (
+                    100,
+                    "At 100 it is long forgotten. When does it weigh less than 1 % for the first time?",
+                ),
+            ],
+        ),
+        praise="0.9⁴³ is 0.0108 and 0.9⁴⁴ is 0.0097.",
+        hint="Each batch leaves 0.9 of what the start weighed. Find the first k with 0.9**k < 0.01.",
+        solution="44: log(0.01) / log(0.9) is 43.7, so 0.9⁴⁴ is the first power below 0.01.",
+    ),
+    "momentum_for_keras": Exercise(
+        judge_numbers(
+            0.01,
+            [
+                (0.99, "Keras weighs the old value with 0.99. In torch, momentum weighs the new."),
+                (0.1, "That is torch's default, and stands for 0.9 in Keras."),
+                (0.9, "That is ONNX's default, in Keras's convention. It is not torch's number."),
+                (1, "As a per cent it is right. As a weight between 0 and 1?"),
+                (1.99, "A weight lies between 0 and 1. Which weight does the new batch have?"),
+                (-0.01, "The sign: take the old value's weight from 1."),
+            ],
+        ),
+        praise="What Keras gives to the old value, torch takes from 1.",
+        hint="Both weights add up to 1. Keras's momentum is the one of the old value.",
+        solution="1 − 0.99 = 0.01.",
+    ),
+    "average_of_batches": Exercise(
+        judge_numbers(
+            5.0,
+            [
+                (3.75, "You counted the start as a fourth batch. With None, it weighs nothing."),
+                (
+                    6,
+                    "You averaged the average: that gives the last batch a half. All weigh the same.",
+                ),
+                (1.422, "That is momentum 0.1."),
+                (9, "That is the last batch alone, as with momentum 1."),
+                (0, "None does not switch the updates off. It chooses another rule."),
+                (15, "That is the sum. Divide by how many batches there are."),
+            ],
+        ),
+        praise="(2 + 4 + 9) / 3. The start, 0, is forgotten at the first batch.",
+        hint="With None, every batch weighs the same. How much does the start weigh?",
+        solution="(2 + 4 + 9) / 3 = 5: the plain average of the three batches.",
+    ),
+    "count_of_batches": Exercise(
+        judge_numbers(
+            3,
+            [
+                (2, "no_grad stops gradients, not the running statistics: that call counts too."),
+                (1, "That counts steps of the optimizer. What counts is calls in training."),
+                (5, "The last two calls are in eval. There, nothing moves."),
+                (
+                    4,
+                    "Only calls of the layer count. optimizer.step() is none, and eval moves nothing.",
+                ),
+                (
+                    6,
+                    "The two calls in eval move nothing, and optimizer.step() is not a call of the layer.",
+                ),
+            ],
+        ),
+        praise="One for each forward in training: with a gradient, without one, and the last.",
+        hint="Go through the lines. Which of them call the layer, and in which mode is it then?",
+        solution="3: each forward in training counts, under no_grad too. backward(), step() and eval "
+        "do not count.",
+    ),
+    "cure_for_sorted_data": Exercise(
+        judge_choice(
+            "shuffle",
+            {
+                "average": "momentum=None averages the batches' own variances. That average misses "
+                "how far the batches lie apart.",
+                "smaller": "A smaller momentum averages over more batches. It still averages their "
+                "own variances, and misses how far they lie apart.",
+                "longer": "More batches of the same kind bring the same small variances again.",
+            },
+        ),
+        praise="In a mixed batch, the large and the small values meet, and its own variance sees both.",
+        hint="running_var only ever hears of variances inside a batch. What puts the differences "
+        "inside?",
+        solution='"shuffle": once every batch holds values of both kinds, its own variance covers '
+        "them.",
+    ),
+    "mend_the_momentum": Exercise(
+        judge_function(
+            lambda x, old, momentum: (1 - momentum) * old + momentum * x.mean(dim=0),
+            lambda: _cases((4, 3), (5, 2), (3, 6)),
+            [
+                (
+                    lambda x, old, momentum: momentum * old + (1 - momentum) * x.mean(dim=0),
+                    "The two weights are the other way round: momentum is that of the new batch.",
+                ),
+                (
+                    lambda x, old, momentum: momentum * x.mean(dim=0),
+                    "The old value is missing. It keeps the rest of the weight.",
+                ),
+                (
+                    lambda x, old, momentum: old + momentum * x.mean(dim=0),
+                    "The old value keeps its full weight there. Both weights add up to 1.",
+                ),
+                (
+                    lambda x, old, momentum: x.mean(dim=0),
+                    "That is the new batch alone. The old value keeps a part of the weight.",
+                ),
+                (
+                    lambda x, old, momentum: (1 - momentum) * old + momentum * x.mean(),
+                    "The weights are right. But each channel has a mean of its own: x.mean(dim=0).",
+                ),
+                (
+                    lambda x, old, momentum: (1 - momentum) * old + momentum * x.sum(dim=0),
+                    "The weights are right. But that is the sum of the batch, not its mean.",
+                ),
+            ],
+            slices="n c -> c",
+        ),
+        praise="momentum is the weight of the new batch; the old value keeps the rest.",
+        hint="Try momentum = 0: in torch nothing moves then. What does this function do?",
+        solution="def update_mean(x, running_mean, momentum):\n"
+        "    batch = x.mean(dim=0)\n"
+        "    return (1 - momentum) * running_mean + momentum * batch",
+    ),
+    "mend_the_variance": Exercise(
+        judge_function(
+            lambda x, old, momentum: (1 - momentum) * old + momentum * x.var(dim=(0, 2)),
+            lambda: _cases((2, 3, 4), (4, 2, 3), (3, 5, 2)),
+            [
+                (
+                    lambda x, old, momentum: (
+                        (1 - momentum) * old + momentum * x.var(dim=(0, 2), correction=0)
+                    ),
+                    "That stores the biased variance, divided by m. The biased one normalizes; "
+                    "another one is stored.",
+                ),
+                (
+                    lambda x, old, momentum: (
+                        momentum * old + (1 - momentum) * x.var(dim=(0, 2), correction=0)
+                    ),
+                    "The weights were right: momentum is that of the new batch. Look at the variance.",
+                ),
+                (
+                    lambda x, old, momentum: (
+                        momentum * old + (1 - momentum) * x.var(dim=(0, 2), correction=1)
+                    ),
+                    "The variance is right now. But the weights were right before: momentum is that "
+                    "of the new batch.",
+                ),
+                (
+                    lambda x, old, momentum: (
+                        (1 - momentum) * old + momentum * x.std(dim=(0, 2), correction=1)
+                    ),
+                    "That is the standard deviation. The variance is stored.",
+                ),
+                (
+                    lambda x, old, momentum: x.var(dim=(0, 2), correction=1),
+                    "That is the new batch alone. The old value keeps a part of the weight.",
+                ),
+                (
+                    lambda x, old, momentum: (
+                        (1 - momentum) * old + momentum * x.var(dim=2, correction=1).mean(dim=0)
+                    ),
+                    "That takes a variance per sample, then averages. The samples are pooled too.",
+                ),
+            ],
+            slices="n c l -> c",
+        ),
+        praise="Normalize with m, store with m − 1.",
+        hint="Which of the two variances of lesson 01 is kept for later?",
+        solution="def update_var(x, running_var, momentum):\n"
+        "    batch = x.var(dim=(0, 2), correction=1)  # divided by m - 1\n"
+        "    return (1 - momentum) * running_var + momentum * batch",
+    ),
+}

@@ -76,9 +76,9 @@ def view_bessel(setting: BesselSetting, plot: Plot) -> View:
     }
     biased, unbiased = (float(np.mean(values)) for values in variances.values())
     with plot.anew() as axes:
-        histograms(axes, variances, truth=1)
+        histograms(axes, variances, truth=1, x="variance of a sample")
         for one, name in zip(axes, variances, strict=True):
-            one.set(title=name, xlabel="variance of a sample (last bar: all larger ones)")
+            one.set_title(name)
     told = (
         f"The biased variances have mean {five_digits(biased)}, the unbiased ones "
         f"{five_digits(unbiased)}; the truth is 1"
@@ -114,7 +114,7 @@ class BesselLab(Lab):
             options=[*DISTRIBUTIONS], value=setting.distribution, description="drawn from"
         )
         super().__init__([self.m], [self.draws, self.distribution], picture=350)
-        self._plot = Plot(2, width=1000, height=330)
+        self._plot = Plot(2, width=900, height=330)
         self.draw_on(self.m, self.draws, self.distribution)
 
     def view(self) -> View:

@@ -108,17 +108,21 @@ def _judge(setting: LinearitySetting, gap: np.ndarray) -> str:
         share = five_digits(1 - setting.alpha - setting.beta)
         return (
             f"<b>Affine.</b> The gap is (1 − α − β) · T(0) = {share} · {five_digits(zero)} = "
-            f"{five_digits(gap[0])} everywhere: the same for all vectors, and 0 if α + β = 1."
+            f"{_round(gap[0])} everywhere: the same for all vectors, and 0 if α + β = 1."
         )
     if largest > 1e-3:
-        return f"<b>Not linear:</b> the largest gap is {five_digits(largest)}."
+        return f"<b>Not linear:</b> the largest gap is {_round(largest)}."
     return (
         "No gap to be seen here. <b>One case that fits is no proof</b>: a linear T has none ever."
     )
 
 
 def _vector(values: np.ndarray) -> str:
-    return f"({', '.join(five_digits(round(value, 4)) for value in values)})"
+    return f"({', '.join(map(_round, values))})"
+
+
+def _round(value: float) -> str:
+    return five_digits(round(float(value), 4))
 
 
 class LinearityLab(Lab):
@@ -144,7 +148,7 @@ class LinearityLab(Lab):
         super().__init__(
             [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture=350
         )
-        self._plot = Plot(2, width=1000, height=330)
+        self._plot = Plot(2, width=900, height=330)
         controls = (self.alpha, self.beta, self.x1, self.x2, self.eps, self.training)
         self.draw_on(*controls)
 

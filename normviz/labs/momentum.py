@@ -166,7 +166,7 @@ class MomentumLab(Lab):
             [self.drift, self.training],
             picture=350,
         )
-        self._plot = Plot(3, width=1000, height=330)
+        self._plot = Plot(3, width=900, height=330)
         self.slide.observe(self._follow_slide, "value")
         self.momentum.observe(self._follow_text, "value")
         self.step.on_click(self._step)

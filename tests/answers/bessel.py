@@ -1,6 +1,181 @@
 """Answers to the exercises of lesson 04: Bessel's correction."""
 
-RIGHT_ANSWERS = {}
-WRONG_ANSWERS = {}
-OTHER_ANSWERS = {}
-TELLS = {}
+from itertools import product
+from math import prod, sqrt
+
+import torch
+from torch import nn
+
+SAMPLE, TRUE_MEAN = torch.tensor([9.0, 13.0, 14.0]), 10
+
+
+def stored_variance(x):
+    """What torch.nn's layer stores if the new batch has all the weight."""
+    layer = nn.BatchNorm1d(x.shape[1], momentum=1)
+    layer(x)
+    return layer.running_var
+
+
+def average_over_all_samples(m, **option):
+    """Of the variances of all samples of m numbers from {0, 1}, as a fraction of the truth."""
+    samples = torch.tensor([*product((0.0, 1.0), repeat=m)])
+    return samples.var(dim=1, **option).mean().item() / 0.25
+
+
+def corrected(biased, m):
+    """The variance that torch.nn's layer stores of m numbers with this biased variance."""
+    x = torch.arange(float(m))
+    return stored_variance((x * (biased / x.var(correction=0)).sqrt())[:, None]).item()
+
+
+def normalize_batch(x):
+    return nn.BatchNorm1d(x.shape[1], affine=False)(x)
+
+
+def normalize_rows(x):
+    return nn.LayerNorm(x.shape[1], elementwise_affine=False)(x)
+
+
+def centre(x, dim):
+    return x - x.mean(dim=dim, keepdim=True)
+
+
+def find_the_cure():
+    """Of all samples of {0, 1}, which average, divided by m, is the truth?"""
+    samples = torch.tensor([*product((0.0, 1.0), repeat=10)])
+    has_both = (samples.amin(1) == 0) & (samples.amax(1) == 1)
+    averages = {
+        "edges": samples[has_both].var(dim=1, correction=0).mean(),
+        "mean": (samples - 0.5).square().mean(),
+        "draws": samples.repeat(3, 1).var(dim=1, correction=0).mean(),
+        "normal": torch.distributions.Chi2(9).mean / 10 * 0.25,
+    }
+    (cure,) = [name for name, average in averages.items() if abs(average - 0.25) < 1e-6]
+    return cure
+
+
+def find_why():
+    """ "scale" if LayerNorm gives the numbers variance 1 and keeps nothing of them."""
+    layer = nn.LayerNorm(2, eps=0)
+    scaled = layer(torch.tensor([1.0, 5.0])).square().mean().item()
+    return "scale" if scaled == 1 and not [*layer.buffers()] else None
+
+
+RIGHT_ANSWERS = {
+    "correction_factor": corrected(1, m=5),
+    "corrected_to_store": corrected(12, m=4),
+    "average_biased_variance": 20 * average_over_all_samples(4, correction=0),
+    "known_mean": (SAMPLE - TRUE_MEAN).square().mean().item(),
+    "what_mends_the_shortage": find_the_cure(),
+    "why_layernorm_divides_by_m": find_why(),
+    "mend_the_normalization": normalize_batch,
+    "mend_the_epsilon": normalize_rows,
+    "mend_the_correction": stored_variance,
+}
+
+# What people answer, and a word or two of what they are told.
+WRONG_ANSWERS = {
+    "correction_factor": [
+        (4 / 5, "The other way round"),
+        (6 / 5, "(m + 1)/m"),
+        (sqrt(5 / 4), "of the standard deviation"),
+        (1, "nothing is corrected"),
+        (5 - 1, "by which the squares are divided"),
+    ],
+    "corrected_to_store": [
+        (12, "it normalizes"),
+        (12 * 3 / 4, "The other way round"),
+        (12 * 5 / 4, "m is 4"),
+        (12 * 4, "sum of squares, 12 · 4"),
+        (12 / 3, "12 is the variance"),
+        (0.9 * 1 + 0.1 * 16, "the old value has no weight"),
+    ],
+    "average_biased_variance": [
+        (20 * average_over_all_samples(4, correction=1), "average of the unbiased ones"),
+        (20 * 4 / 3, "larger than the truth"),
+        (20 / 4, "by how much they fall short"),
+        (20 * average_over_all_samples(5, correction=0), "4/5 of it"),
+        (20 * average_over_all_samples(2, correction=0), "as for m = 2"),
+        (20 * 3, "the average *sum* of squares"),
+    ],
+    "known_mean": [
+        ((SAMPLE - TRUE_MEAN).square().sum().item() / 2, "nothing to correct"),
+        (SAMPLE.var(correction=1).item(), "The true one is known"),
+        (SAMPLE.var(correction=0).item(), "did not correct either"),
+        ((SAMPLE - TRUE_MEAN).square().sum().item(), "the sum of squares. Divide it"),
+        ((SAMPLE - TRUE_MEAN).square().mean().sqrt().item(), "the standard deviation"),
+    ],
+    "what_mends_the_shortage": [
+        ("edges", "Test 2 did that"),
+        ("draws", "makes the average steadier"),
+        ("normal", "the fraction is the same"),
+    ],
+    "why_layernorm_divides_by_m": [
+        ("large", "LayerNorm(2) divides by 2 as well"),
+        ("single", "How many samples there are does not count"),
+        ("weight", "a fresh layer has weight 1"),
+    ],
+    "mend_the_normalization": [
+        (lambda x: centre(x, (0, 2)) / x.std(dim=(0, 2), keepdim=True), "the unbiased variance"),
+        (
+            lambda x: centre(x, (0, 2)) / x.var(dim=(0, 2), keepdim=True, correction=0),
+            "divides by the variance",
+        ),
+        (lambda x: normalize_batch(x.flatten(1)).reshape(x.shape), "pools the samples only"),
+        (nn.functional.instance_norm, "one mean per sample and channel"),
+    ],
+    "mend_the_epsilon": [
+        (
+            lambda x: centre(x, 1) / (x.std(1, keepdim=True, correction=0) + 1e-5),
+            "ε stands outside",
+        ),
+        (lambda x: centre(x, 1) / x.std(1, keepdim=True, correction=0), "There is no ε"),
+        (
+            lambda x: centre(x, 1) / ((x.var(1, keepdim=True, correction=0) + 1e-5).sqrt() + 1e-5),
+            "ε is added twice",
+        ),
+        (lambda x: centre(x, 1) / (x.var(1, keepdim=True) + 1e-5).sqrt(), "unbiased variance"),
+        (lambda x: normalize_batch(x), "normalizes the columns"),
+    ],
+    "mend_the_correction": [
+        (lambda x: stored_variance(x) * (1 - 1 / prod(x[:, 0].shape)) ** 2, "the wrong way round"),
+        (lambda x: x.var(dim=(0, 2), correction=0), "That is the biased variance"),
+        (
+            lambda x: stored_variance(x) / (1 - 1 / prod(x[:, 0].shape)),
+            "That corrects twice",
+        ),
+        (
+            lambda x: x.var(dim=(0, 2), correction=0) / (1 - 1 / x.shape[0]),
+            "how many numbers share the mean",
+        ),
+        (lambda x: centre(x, (0, 2)).square().sum(dim=(0, 2)), "the sum of squares. Divide it by"),
+        (lambda x: x.std(dim=(0, 2)), "the standard deviation"),
+        (lambda x: x.var(dim=2), "one variance per sample and channel"),
+    ],
+}
+
+# Wrong answers that nobody thought of.
+OTHER_ANSWERS = {
+    "correction_factor": [77, -1.25, (1.25,), "5/4"],
+    "corrected_to_store": [77, -16, [16], {16}],
+    "average_biased_variance": [77, (15,), float("nan")],
+    "known_mean": [77, -8.667, "8.667"],
+    "what_mends_the_shortage": ["median", 3, True, ["mean"]],
+    "why_layernorm_divides_by_m": ["speed", False, 2],
+    "mend_the_normalization": [3, lambda x: x, lambda x: x.mean(), lambda: 1],
+    "mend_the_epsilon": [3, lambda x: x, lambda x: "rows"],
+    "mend_the_correction": [3, lambda x: x.mean(dim=(0, 2)), lambda x: x],
+}
+
+# What would give an answer away.
+TELLS = {
+    "correction_factor": r"1\.25|5/4",
+    "corrected_to_store": r"\b16\b",
+    "average_biased_variance": r"\b15\b",
+    "known_mean": r"8\.6|26/3",
+    "what_mends_the_shortage": '"mean"',
+    "why_layernorm_divides_by_m": '"scale"',
+    "mend_the_normalization": r"correction=0",
+    "mend_the_epsilon": r"\(var \+ eps\)\.sqrt",
+    "mend_the_correction": r"m / \(m - 1\)",
+}
