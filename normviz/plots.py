@@ -69,9 +69,8 @@ class Plot:
             self.axes: list[Axes] = [*self.figure.subplots(1, columns, squeeze=False)[0]]
             for axes in self.axes:
                 axes.locator_params(nbins=5)  # few ticks are drawn fast and read easily
-        self.figure.subplots_adjust(
-            left=60 / width, right=1 - 15 / width, bottom=80 / height, top=1 - 32 / height
-        )
+        self.figure.subplots_adjust(left=60 / width, right=1 - 15 / width, top=1 - 32 / height)
+        self._pixels = height
 
     @contextmanager
     def anew(self) -> Iterator[list[Axes]]:
@@ -86,8 +85,9 @@ class Plot:
                 legend.remove()
             yield self.axes
             handles, names = self.axes[0].get_legend_handles_labels()
-            if len(names) > 1:  # below the axes, where it hides nothing
+            if names:  # below the axes, where the legend hides nothing
                 self.figure.legend(handles, names, loc="lower left", ncols=len(names))
+            self.figure.subplots_adjust(bottom=(80 if names else 50) / self._pixels)
 
     def picture(self, text: str) -> Picture:
         """What is on the figure now.
@@ -233,16 +233,18 @@ def lines(axes: Axes, series: Mapping[str, Sequence[float]]) -> None:
 
 
 def histograms(axes: Sequence[Axes], samples: Mapping, truth: float | None, x: str) -> None:
-    """Draw one histogram on each of the axes, all on one scale; the last bar holds the tail."""
+    """Draw one histogram on each of the axes, all on one scale; a last bar holds a long tail."""
     pooled = np.concatenate([*samples.values()])
-    edges = np.linspace(min(0, pooled.min()), np.quantile(pooled, 0.99) or 1, 41)
+    start, most, end = min(0, pooled.min()), np.quantile(pooled, 0.99), pooled.max()
+    is_long = end - start > 1.3 * (most - start) > 0
+    edges = np.linspace(start, most if is_long else end, 41)
     for i, (one, numbers) in enumerate(zip(axes, samples.values(), strict=True)):
         counts, _ = np.histogram(np.clip(numbers, None, edges[-1]), edges)
         one.stairs(counts, edges, fill=True, color=SERIES_COLOURS[i], alpha=0.7)
         one.axvline(np.mean(numbers), color=INK, ls="--", label="mean of them")
         if truth is not None:
             one.axvline(truth, color=INK, ls=":", label="truth")
-        one.set_xlabel(f"{x} (last bar: all larger ones)".strip())
+        one.set_xlabel(f"{x} (last bar: all larger ones)".strip() if is_long else x)
     top = max(one.get_ylim()[1] for one in axes)
     for one in axes:
         one.set_ylim(0, top)
