@@ -1,0 +1,228 @@
+"""What the lessons teach: for each claim and each question of learners, a cell that runs it."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+# The claims of five articles on BatchNorm and LayerNorm, and what learners ask in forums. For each
+# one: the lesson, the code cells, and a piece of their code that makes the point.
+TAUGHT = {
+    "A1: mean, variance, weight and bias are one per channel": [
+        ("01", "affine-fresh", "layer.weight.shape"),
+        ("01", "table-means", "mean(axis=0)"),
+    ],
+    "A2: five tensors are kept; three of them are buffers, not learned, and saved": [
+        ("03", "five-things", "state_dict()"),
+        ("03", "learned-or-kept", "named_buffers()"),
+        ("03", "travel", "load_state_dict"),
+    ],
+    "A3: which shapes BatchNorm1d and 2d take; the output has the shape of the input": [
+        ("01", "sequence-of-one", "nn.BatchNorm1d(5)(table)"),
+        ("01", "images-referee", "y, shown = bn(x)"),
+    ],
+    "A4: running values start at 0 and 1; momentum is the weight of the new batch": [
+        ("01", "fresh-layer", "fresh.running_mean"),
+        ("03", "rule-by-hand", "(1 - momentum) * old + momentum * batch"),
+        ("03", "wrong-way", "0.9 * 3"),
+    ],
+    "A5: num_batches_tracked matters only when momentum is None: the plain average": [
+        ("03", "none-by-hand", "momentum=1 / n"),
+        ("03", "counter-none", "fill_(99)"),
+        ("03", "counter-number", "feed(changed, [x])"),
+    ],
+    "A6: eval keeps the running values of the last training forward": [
+        ("03", "eval-stops", "layer.eval()"),
+        ("05", "eval-buffers", "bn(100 * batch)"),
+    ],
+    "A7: channel 0 has mean -0.19192 and variance 1.45355 or 1.39540": [
+        ("01", "mistake-referee", "channel0_var_unbiased"),
+    ],
+    "A8, wrong twice: corrected variance, and ε outside the root": [
+        ("01", "mistake-hand-check", "correction=1"),
+        ("01", "mistake-which", "only_outside"),
+        ("04", "recall-mistake", "unbiased.sqrt() + 1e-5"),
+    ],
+    "A9, wrong: a saved name is no copy": [
+        ("01", "alias-wrong", "before = bn.running_mean  #"),
+        ("01", "alias-right", ".clone()"),
+        ("03", "log-wrong", "log[0] is log[1]"),
+    ],
+    "A10, wrong reason: Bessel's correction makes up for values at the edge": [
+        ("04", "folk-true-mean", "both_edges"),
+        ("04", "folk-coin", "coins[both_edges]"),
+        ("04", "proof-end", "own.mean()"),
+    ],
+    "B1: train() and eval() set `training`, which BatchNorm and Dropout obey": [
+        ("05", "dropout-obeys", "dropout.eval()"),
+    ],
+    "B2: training, tracked: the batch normalizes, the running statistics move": [
+        ("05", "four-answers-tracked", "four_answers(bn.train())"),
+    ],
+    "B3: training, untracked: the batch normalizes, nothing is kept": [
+        ("05", "untracked-training", "four_answers(untracked.train())"),
+    ],
+    "B4: eval, tracked: the running statistics normalize and stay": [
+        ("05", "four-answers-tracked", "four_answers(bn.eval())"),
+    ],
+    "B5: eval, untracked: the batch normalizes; mates matter; one value per channel raises": [
+        ("05", "untracked-eval", "four_answers(untracked.eval())"),
+        ("05", "untracked-one-value", "untracked.eval()(batch[:1])"),
+    ],
+    "B6: affine=False: weight 1 and bias 0, not learned": [
+        ("05", "affine-false", "plain.parameters()"),
+    ],
+    "B7: the running statistics move in forward, not in step, under no_grad too": [
+        ("03", "whole-step-run", "optimizer.step()"),
+        ("05", "no-grad-moves", "torch.no_grad()"),
+    ],
+    "B8: a loaded model that tests worse: look at these flags first": [
+        ("05", "wrong-mode", "load()"),
+        ("05", "look-at-the-flags", "layer.track_running_stats"),
+    ],
+    "B9: accumulation is no bigger batch; freezing; dropout shifts the variance": [
+        ("05", "accumulation-buffers", "in_halves.running_mean"),
+        ("05", "freeze-right", "freeze_batchnorm(model)"),
+        ("05", "dropout-eval", "model.eval()(numbers).var()"),
+    ],
+    "B10: two more states: the flag set to False after construction": [
+        ("05", "late-training", "four_answers(late.train())"),
+        ("05", "late-eval", "four_answers(late.eval())"),
+    ],
+    "C1: (N, C, L) pools N and L: (5, 3, 10) has three means of 50": [
+        ("01", "sequence-longer", "(5, 3, 10)"),
+    ],
+    "C2: (N, L) is (N, L, 1): (4, 5) has five means of four": [
+        ("01", "table-means", "mean(axis=0)"),
+        ("01", "sequence-of-one", "table[:, :, None]"),
+    ],
+    "C3: images pool N, H and W, volumes D as well": [
+        ("01", "images-real", "(5, 3, 100, 120)"),
+        ("01", "volumes-referee", "dim=(0, 2, 3, 4)"),
+    ],
+    "C4: the worked sums": [
+        ("01", "sequence-mean", "0, 1, 2, 6, 7, 8, 12, 13, 14"),
+        ("01", "sequence-first", "(0 - mean)"),
+        ("01", "images-means", "mean(axis=(0, 2, 3))"),
+    ],
+    "C5: biased normalizes, unbiased is stored: 3.675": [
+        ("01", "which-normalizes", "sqrt(unbiased)"),
+        ("01", "running-by-hand", "0.1 * unbiased"),
+        ("04", "recall-stored", "0.1 * 27.75"),
+    ],
+    "C6: LayerNorm keeps nothing; normalized_shape is an int or a list of the last sizes": [
+        ("02", "state", "nn.LayerNorm(4).state_dict()"),
+        ("02", "int-is-list", "nn.LayerNorm([4])"),
+        ("02", "sizes-not-axes", "nn.LayerNorm([2, 3])"),
+    ],
+    "C7: LayerNorm(4) on (3, 4), and LayerNorm([3, 4]) on (N, C, 3, 4)": [
+        ("02", "rows-referee", 'published("C4")'),
+        ("02", "slices-first", 'published("C5")'),
+    ],
+    "C8: LayerNorm's weight has normalized_shape; every slice meets it once": [
+        ("02", "weight-shape", "layer.weight.shape"),
+        ("02", "weight-in-slices", 'by="weight"'),
+    ],
+    "C9: the affine step turns N(0, 1) into N(bias, weight²); the input need not be normal": [
+        ("02", "affine-effect", "correction=0"),
+        ("02", "affine-histograms", "draw_histograms"),
+    ],
+    "D1, wrong word: γx + β is affine, not linear": [
+        ("06", "affine-step", "gap(scale_and_shift, 1, 1)"),
+    ],
+    "D2: normalizing is not linear: N(ax) is sign(a)·N(x), with ε only nearly; sums fail too": [
+        ("06", "scale-sign", ".sign() * N(x1)"),
+        ("06", "eps-nearly", "N(2 * x) - N(x)"),
+        ("06", "sum-gap", "gap(twin, 1, 1)"),
+    ],
+    "D3: in eval BatchNorm is affine, and folds into the convolution before it": [
+        ("06", "eval-referee", "slope * x + shift"),
+        ("06", "fold-check", "assert_close(folded(images), bn(conv(images)))"),
+    ],
+    "D4: the classic figure": [("02", "family-cubes", "draw_cubes")],
+    "D5: running_mean stands for E[x], running_var for Var[x]": [
+        ("03", "stand-for-close", "abs(mean - 5) < 0.5"),
+    ],
+    "D6: the class tree": [("02", "class-tree", "__mro__")],
+    "E1: one value by hand": [
+        ("01", "affine-by-hand", "0.8681"),
+        ("01", "affine-referee", "first_output"),
+    ],
+    "Q1: biased or unbiased: which, where, why both, and why does LayerNorm divide by m?": [
+        ("04", "two-jobs", "layer.running_var"),
+        ("04", "store-biased", "running_var *= 2 / 3"),
+        ("04", "layernorm-scale", "correction=correction"),
+    ],
+    "Q2: is momentum 0.1 the 0.9 of Keras and ONNX? What does Flax store?": [
+        ("03", "other-words", "momentum=0.9"),
+        ("03", "other-variance", "a.var()"),
+        ("03", "other-defaults", '"Flax": 0.99'),
+    ],
+    "Q3: what is momentum=None? It misses the variance between batches": [
+        ("03", "three-settings", "None"),
+        ("03", "sorted-none", "momentum=None"),
+        ("03", "sorted-sum", "within + between"),
+    ],
+    "Q4: why is eval so much worse, and a batch of 1 unlike a batch of 32?": [
+        ("05", "too-few-steps", "accuracy(young.eval())"),
+        ("05", "one-or-32", "new_days[:32]"),
+    ],
+    "Q5: more than 1 value per channel: why, and why in eval? Why zeros from GroupNorm?": [
+        ("04", "one-training", "(1, 3)"),
+        ("04", "one-eval-untracked", "track_running_stats=False"),
+        ("04", "group-of-one", "nn.GroupNorm(3, 3)"),
+    ],
+    "Q6: how do I freeze BatchNorm, and why did requires_grad=False not do it?": [
+        ("05", "freeze", "layer.requires_grad_(False)"),
+        ("05", "freeze-without-gradient", "requires_grad_(False)"),
+        ("05", "freeze-undone", "model.train()"),
+    ],
+    "Q7: which axes does LayerNorm(C) pool? Is GroupNorm(1, C) LayerNorm?": [
+        ("02", "tokens", "nn.LayerNorm(4)"),
+        ("02", "groupnorm-statistics", "nn.GroupNorm(1, 3)"),
+        ("02", "groupnorm-is-not-token-norm", "assert not"),
+    ],
+    "Q8: (N, C, L) or (N, L, C)? And if both fit?": [
+        ("02", "batchnorm-refused", "nn.BatchNorm1d(4)(tokens)"),
+        ("02", "batchnorm-silent", "both_fit"),
+    ],
+    "Q9: do padded positions pollute the statistics?": [
+        ("05", "padding-more", "pad(x"),
+        ("05", "padding-cured", "(table)"),
+    ],
+    "Q10: is accumulation a bigger batch? Does checkpointing update twice?": [
+        ("05", "accumulation-outputs", "large[:4], large[4:]"),
+        ("05", "checkpoint-twice", "use_reentrant=False"),
+    ],
+    "Q12: a convolution's bias before BatchNorm is pointless; folding works only in eval": [
+        ("06", "bias-training", "conv.bias += 10"),
+        ("06", "fold-training", "assert not"),
+    ],
+    "Q13: why not detach μ and σ²?": [("06", "detached-gradient", "gradient(N_detached)")],
+    "Q14: is the γx + β part enough to call BatchNorm linear?": [
+        ("06", "not-enough", "2 * gap(N, 1, 1)"),
+    ],
+    "Q15: does no_grad mean eval?": [
+        ("05", "no-grad-moves", "torch.no_grad()"),
+        ("05", "eval-has-gradients", "backward()"),
+    ],
+}
+CELLS = [(claim, *cell) for claim, cells in TAUGHT.items() for cell in cells]
+
+
+def code_cells(number):
+    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    return {cell.id: cell.source for cell in cells if cell.cell_type == "code"}
+
+
+@pytest.mark.parametrize(("claim", "lesson", "cell", "point"), CELLS)
+def test_a_cell_runs_and_shows_it(claim, lesson, cell, point):
+    assert point in code_cells(lesson)[cell], f"{claim}: who shows it now?"
+
+
+def test_every_lesson_teaches_something_of_it():
+    lessons = {path.name[:2] for path in NOTEBOOKS.glob("*.ipynb")} - {"00"}
+    assert {lesson for _, lesson, *_ in CELLS} == lessons
