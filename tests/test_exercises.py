@@ -87,7 +87,7 @@ def test_three_digits_will_do(name):
 def test_every_misconception_has_words_of_its_own(name):
     told = [check(name, answer).text for answer, _ in WRONG_ANSWERS[name]]
     told += [check(name, OTHER_ANSWERS[name][0]).text]
-    assert len(told) >= 3
+    assert len(told) >= 3  # two misconceptions, and whatever nobody thought of
     assert len(set(told)) == len(told)
 
 
@@ -161,6 +161,20 @@ def test_the_first_slice_that_differs_is_lit_and_both_values_stand_there():
     yours_0, right_0, yours_1, right_1 = (float(value.replace("−", "-")) for value in values)
     assert yours_0 == right_0
     assert yours_1 == pytest.approx(right_1 + 1, abs=1e-3)
+
+
+FUNCTIONS = [name for name, answer in RIGHT_ANSWERS.items() if callable(answer)]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_wrong_function_that_is_known_is_shown_where_it_differs(name):
+    verdicts = [check(name, answer) for answer, _ in WRONG_ANSWERS[name]]
+    pictures = [verdict.picture for verdict in verdicts if verdict.picture]
+    assert pictures
+    for picture in pictures:
+        (lit,) = re.findall(r'nv-slice nv-on".*? aria-label="([^"]*)"', picture.svg)
+        yours, right = re.search("yours (.*), right (.*)$", lit).groups()
+        assert yours != right
 
 
 def test_an_outcome_that_cannot_be_laid_over_the_input_has_no_picture():

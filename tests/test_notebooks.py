@@ -216,5 +216,20 @@ def test_every_exercise_is_asked_in_a_lesson():
     assert {asked for name in LESSONS for asked in exercises_in(name, ("check",))} == set(EXERCISES)
 
 
-def test_the_lesson_on_batchnorm_asks_at_least_six_exercises():
-    assert len(exercises_in("01_one_mean_per_channel.ipynb", ("check",))) >= 6
+@pytest.mark.parametrize("name", LESSONS[1:])
+def test_a_lesson_asks_at_least_five_exercises_and_each_one_once(name):
+    asked = exercises_in(name, ("check",))
+    assert len(asked) >= 5 + (name == LESSONS[1])
+    assert len({*asked}) == len(asked)
+
+
+@pytest.mark.parametrize("name", LESSONS[1:])
+def test_a_lab_is_followed_by_a_picture_that_needs_no_kernel(name):
+    notebook, *_ = run_lesson(name)
+    cells = code_cells(notebook)
+    (lab,) = (
+        i for i, cell in enumerate(cells) if re.search(r"labs\.\w+_lab\([^)]*\)$", cell.source)
+    )
+    shown = [set(cell.outputs[-1].data) for cell in cells[lab : lab + 2]]
+    assert "application/vnd.jupyter.widget-view+json" in shown[0] - shown[1]
+    assert "<svg" in cells[lab + 1].outputs[-1].data["text/html"]

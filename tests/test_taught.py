@@ -43,7 +43,7 @@ TAUGHT = {
     "A8, wrong twice: corrected variance, and ε outside the root": [
         ("01", "mistake-hand-check", "correction=1"),
         ("01", "mistake-which", "only_outside"),
-        ("04", "recall-mistake", "unbiased.sqrt() + 1e-5"),
+        ("04", "layernorm-std", "row.std(-1) + 1e-6"),
     ],
     "A9, wrong: a saved name is no copy": [
         ("01", "alias-wrong", "before = bn.running_mean  #"),
@@ -110,7 +110,6 @@ TAUGHT = {
     "C5: biased normalizes, unbiased is stored: 3.675": [
         ("01", "which-normalizes", "sqrt(unbiased)"),
         ("01", "running-by-hand", "0.1 * unbiased"),
-        ("04", "recall-stored", "0.1 * 27.75"),
     ],
     "C6: LayerNorm keeps nothing; normalized_shape is an int or a list of the last sizes": [
         ("02", "state", "nn.LayerNorm(4).state_dict()"),

@@ -12,6 +12,12 @@ def _batches() -> list[torch.Tensor]:
     return [3 * torch.randn(shape, generator=generator) + 2 for shape in shapes]
 
 
+def _batches_and_a_faint_one() -> list[torch.Tensor]:
+    """Ordinary batches first, then one in which ε counts."""
+    generator = torch.Generator().manual_seed(1)
+    return [*_batches(), 0.003 * torch.randn((4, 3, 2), generator=generator)]
+
+
 def _rows() -> list[torch.Tensor]:
     """Ordinary rows first, then some in which ε counts."""
     generator = torch.Generator().manual_seed(0)
@@ -19,9 +25,9 @@ def _rows() -> list[torch.Tensor]:
     return [ordinary, 0.003 * faint]
 
 
-def _normalize(x, pooled, *, correction=0, eps=1e-5, outside=0.0, root=0.5):
+def _normalize(x, pooled, *, correction=0, factor=1.0, eps=1e-5, outside=0.0, root=0.5):
     centred = x - x.mean(dim=pooled, keepdim=True)
-    var = x.var(dim=pooled, keepdim=True, correction=correction)
+    var = factor * x.var(dim=pooled, keepdim=True, correction=correction)
     return centred / ((var + eps) ** root + outside)
 
 
@@ -31,6 +37,10 @@ def _store(x, *, correction=1, pooled=(0, 2)):
 
 def _count(x):
     return x.shape[0] * x.shape[2]
+
+
+def _bessel(m):
+    return m / (m - 1)
 
 
 EXERCISES = {
@@ -68,6 +78,11 @@ EXERCISES = {
                     2.5,
                     "With momentum 1, the old value has no weight, and the new batch has all of it.",
                 ),
+                (
+                    2.1,
+                    "That is 0.9 · 1 + 0.1 · 12. With momentum 1, nothing of the old value is kept; "
+                    "and 12 is the variance that normalizes, not the one that is stored.",
+                ),
             ],
         ),
         praise="12 · 4/3: the layer stores the unbiased variance.",
@@ -98,7 +113,10 @@ EXERCISES = {
             8.66667,
             [
                 (13.0, "The mean was not fitted to the sample, so there is nothing to correct."),
-                (7.0, "You measured from the sample's own mean, 12. The true one is known."),
+                (
+                    7.0,
+                    "That is unbiased too, but measured from the sample's own mean, 12. Use the true one.",
+                ),
                 (
                     4.66667,
                     "You measured from the sample's own mean, and did not correct either.",
@@ -135,21 +153,22 @@ EXERCISES = {
             "scale",
             {
                 "large": "Often it is. But LayerNorm(2) divides by 2 as well, where it matters most.",
-                "single": "How many samples there are does not count: BatchNorm normalizes many, "
+                "single": "How many rows there are does not count: BatchNorm normalizes many, "
                 "and divides by m, too.",
                 "weight": "They could, but a fresh layer has weight 1 and bias 0, and divides by "
                 "m already.",
             },
         ),
-        praise="These numbers get variance 1, and nothing is kept for others.",
+        praise="The mean of their squares becomes 1, and nothing is kept for other numbers.",
         hint="What is the variance used for, and is it kept for other data?",
-        solution='"scale": only the biased variance brings these very numbers to variance 1. A '
-        "correction is for an estimate, and LayerNorm makes none.",
+        solution='"scale": the mean of the squares of these very numbers is to become 1. They are all there '
+        "is, so a plain mean over m will do. A correction is for an estimate, and LayerNorm makes "
+        "none.",
     ),
     "mend_the_normalization": Exercise(
         judge_function(
             lambda x: _normalize(x, (0, 2)),
-            _batches,
+            _batches_and_a_faint_one,
             [
                 (
                     lambda x: _normalize(x, (0, 2), correction=1),
@@ -162,11 +181,30 @@ EXERCISES = {
                 ),
                 (
                     lambda x: _normalize(x, 0),
-                    "That pools the samples only. The positions share the mean and variance, too.",
+                    "That pools axis 0 only. The positions share the mean and variance, too.",
                 ),
                 (
                     lambda x: _normalize(x, 2),
-                    "That is one mean per sample and channel. Pool axis 0 as well.",
+                    "That is one mean per row and channel. Pool axis 0 as well.",
+                ),
+                (
+                    lambda x: _normalize(x, (0, 2), correction=1, factor=_bessel(_count(x))),
+                    "That corrects the wrong way, and twice: var() has divided by m − 1 already, "
+                    "and m/(m − 1) makes it larger still.",
+                ),
+                (
+                    lambda x: _normalize(x, (0, 2), correction=1, factor=1 / _bessel(x.shape[0])),
+                    "To undo the correction is one way, but m is N · L here, not N: all of these "
+                    "numbers share a mean.",
+                ),
+                (
+                    lambda x: _normalize(x, (0, 2), eps=0, outside=1e-5),
+                    "ε stands outside the root. Where the variance is tiny, as here, that is far "
+                    "less than the layer adds.",
+                ),
+                (
+                    lambda x: _normalize(x, (0, 2), eps=0),
+                    "There is no ε. Where the variance is tiny, as here, it counts.",
                 ),
             ],
             slices="n c l -> c",
@@ -220,7 +258,7 @@ EXERCISES = {
             _batches,
             [
                 (
-                    lambda x: _store(x, correction=0) * (_count(x) - 1) / _count(x),
+                    lambda x: _store(x, correction=0) / _bessel(_count(x)),
                     "The factor is the wrong way round: it makes a variance that is too small "
                     "smaller still.",
                 ),
@@ -229,11 +267,11 @@ EXERCISES = {
                     "That is the biased variance. The unbiased one is stored.",
                 ),
                 (
-                    lambda x: _store(x) * _count(x) / (_count(x) - 1),
+                    lambda x: _store(x) * _bessel(_count(x)),
                     "That corrects twice: var() with correction 1 has divided by m − 1 already.",
                 ),
                 (
-                    lambda x: _store(x, correction=0) * x.shape[0] / (x.shape[0] - 1),
+                    lambda x: _store(x, correction=0) * _bessel(x.shape[0]),
                     "m is how many numbers share the mean: N · L of them, not N.",
                 ),
                 (
@@ -246,7 +284,7 @@ EXERCISES = {
                 ),
                 (
                     lambda x: _store(x, pooled=2 if x.shape[2] > 1 else 0),
-                    "That is one variance per sample and channel. Pool axis 0 as well.",
+                    "That is one variance per row and channel. Pool axis 0 as well.",
                 ),
             ],
             slices="n c l -> c",

@@ -180,7 +180,7 @@ EXERCISES: dict[str, Exercise] = {
             "linear",
             {
                 "affine": "In general, yes. But compute the shift of this one: β − slope · μ.",
-                "neither": "That is so in training. In eval, x does not decide μ and σ².",
+                "neither": "That is so in training. Here μ and σ² are stored: x does not decide them.",
             },
         ),
         praise="slope = 3 / √1 = 3 and shift = 6 − 3 · 2 = 0.",

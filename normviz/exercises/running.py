@@ -44,12 +44,20 @@ EXERCISES: dict[str, Exercise] = {
             [
                 (
                     0.8**4,
-                    "That is what the start value, 1 for a variance and 0 for a mean, still weighs.",
+                    "0.8⁴ is what the start still weighs. The first batch came in with 0.2.",
                 ),
                 (0.2, "That is what the newest batch weighs. The first one has faded since."),
                 (
                     0.2 * 0.8**4,
                     "One fading too many: after the first batch, only three more have come.",
+                ),
+                (
+                    0.2 * 0.8**2,
+                    "One fading too few: after the first batch, three more have come.",
+                ),
+                (
+                    0.2**4,
+                    "0.2⁴: only the batch's own entry weighs 0.2. Each later batch leaves 0.8.",
                 ),
                 (0.8**3, "That is how far it has faded. It began with less than 1: with momentum."),
                 (0.25, "That is the plain average, as with momentum=None."),
@@ -68,6 +76,7 @@ EXERCISES: dict[str, Exercise] = {
             44,
             [
                 (43, "Almost: after 43 batches it still weighs 0.0108, a little more than 1 %."),
+                (43.7, "Batches come whole: after 43 it still weighs more than 1 %."),
                 (45, "Almost: one batch earlier it weighs less than 1 % already."),
                 (10, "After 10 batches it still weighs 0.9¹⁰ = 0.35. It shrinks less each time."),
                 (
@@ -151,22 +160,23 @@ EXERCISES: dict[str, Exercise] = {
         solution="3: each forward in training counts, under no_grad too. backward(), step() and eval "
         "do not count.",
     ),
-    "cure_for_sorted_data": Exercise(
+    "cure_for_lone_images": Exercise(
         judge_choice(
-            "shuffle",
+            "larger",
             {
-                "average": "momentum=None averages the batches' own variances. That average misses "
-                "how far the batches lie apart.",
-                "smaller": "A smaller momentum averages over more batches. It still averages their "
-                "own variances, and misses how far they lie apart.",
+                "average": "momentum=None averages the batches' own variances. One image alone has "
+                "only its own brightness, so that average misses how images differ.",
+                "smaller": "A smaller momentum averages over more batches. It still averages the "
+                "variances within one image.",
                 "longer": "More batches of the same kind bring the same small variances again.",
+                "shuffle": "Shuffled they are. Each batch still holds one image, in whatever order.",
             },
         ),
-        praise="In a mixed batch, the large and the small values meet, and its own variance sees both.",
-        hint="running_var only ever hears of variances inside a batch. What puts the differences "
-        "inside?",
-        solution='"shuffle": once every batch holds values of both kinds, its own variance covers '
-        "them.",
+        praise="With many images in a batch, their differences lie within it, and its own variance "
+        "sees them.",
+        hint="running_var only ever hears of variances inside a batch. How do the differences between "
+        "images get inside?",
+        solution='"larger": once a batch holds many images, its own variance covers how they differ.',
     ),
     "mend_the_momentum": Exercise(
         judge_function(

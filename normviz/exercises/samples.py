@@ -51,23 +51,32 @@ def _image_cases() -> list[torch.Tensor]:
 EXERCISES: dict[str, Exercise] = {
     "pattern_of_token_weights": Exercise(
         judge_pattern(
-            "n t c -> c",
+            "n t c -> t c",
             (2, 3, 8),
             [
-                ("n t c -> n t", "That is what shares a mean. The weights run the other way."),
-                ("n t c -> t c", "That would be the weight of LayerNorm([T, 8])."),
+                ("n t c -> n", "That is what shares a mean. The weights take the other axes."),
+                ("n t c -> c", "That would be the weight of LayerNorm(8), of shape (8,)."),
+                (
+                    "n t c -> n t",
+                    "That is what shares a mean in LayerNorm(8). A weight can't know its sample.",
+                ),
                 ("n t c -> n c", "A weight can't know which sample it will meet."),
                 (
-                    "n t c -> t",
-                    "That is one weight per place in the sentence, and T may be any size.",
+                    "n t c -> n t c",
+                    "A weight for each number? It can't know which sample it meets.",
                 ),
-                ("n t c -> n", "A weight can't know which sample it will meet, and c is left out."),
-                ("n t c ->", "That is a single weight for all. The layer has 8 of them."),
+                (
+                    "n t c -> t",
+                    "That is one weight per token. Its channels have weights of their own.",
+                ),
+                ("n t c ->", "That is a single weight for all. The layer has T · 8 of them."),
             ],
         ),
-        praise="One weight per channel, and every token meets all of them.",
-        hint="Right of the arrow stands what tells one weight from another. The weight has shape (8,).",
-        solution='"n t c -> c": the same γ for channel c of every token in every sentence.',
+        praise="One weight for each place in a sentence, and every sentence meets it once.",
+        hint="Right of the arrow stands what tells one weight from another. How many axes has the "
+        "weight?",
+        solution='"n t c -> t c": the weight has normalized_shape, (T, 8). Each of its numbers is met '
+        "by the same place of every sentence.",
     ),
     "means_before_the_last_axes": Exercise(
         judge_numbers(
@@ -85,16 +94,20 @@ EXERCISES: dict[str, Exercise] = {
                 (1, "1 would be a mean over everything. Only the last two axes are pooled."),
             ],
         ),
-        praise="One mean for each position on the axes in front: N · C.",
-        hint="Strike the last two axes out of (8, 3, 5, 6). How many positions are left?",
+        praise="One mean for each combination of the axes in front: N · C.",
+        hint="Strike the last two axes out of (8, 3, 5, 6). How many combinations do the others have?",
         solution="8 · 3 = 24: the axes 5 and 6 are pooled, the axes in front are kept.",
     ),
-    "shape_of_position_weight": Exercise(
+    "shape_of_layernorm_weight": Exercise(
         judge_numbers(
             (5, 6),
             [
                 (30, "30 weights, that is right. A shape is a tuple that tells the sizes apart."),
                 ((30,), "30 weights, that is right. The layer does not flatten the two axes."),
+                (
+                    (6, 5),
+                    "The right sizes, the other way round. Keep the order of normalized_shape.",
+                ),
                 ((8, 3), "That is one per mean. A weight can't know which sample it will meet."),
                 ((3,), "That is one per channel, as in BatchNorm or GroupNorm."),
                 ((6,), "That is the weight of LayerNorm(6), which pools the last axis alone."),
@@ -102,7 +115,7 @@ EXERCISES: dict[str, Exercise] = {
                 ((8, 3, 5, 6), "That is the shape of the input."),
             ],
         ),
-        praise="The weight has normalized_shape: one per position inside a slice.",
+        praise="The weight has normalized_shape: one per place inside a slice.",
         hint="What lights up with by='weight' are numbers at the same place in every slice. How many "
         "places has a slice, and how are they laid out?",
         solution="(5, 6), which is normalized_shape. Each of the 30 weights is met once in every slice.",
@@ -224,6 +237,14 @@ EXERCISES: dict[str, Exercise] = {
                     "The variances are right. The mean still runs over all images.",
                 ),
                 (_normalize([2, 3]), "That is InstanceNorm: one mean per image and channel."),
+                (
+                    _normalize([2, 3], **_OUTSIDE),
+                    "That is InstanceNorm's mean, one per image and channel. And ε stands outside.",
+                ),
+                (
+                    _normalize([1, 2, 3], correction=1, **_OUTSIDE),
+                    "The axes are right. But correction=0 has gone missing, and ε stands outside.",
+                ),
                 (_normalize([0, 2, 3]), "That is BatchNorm: one mean per channel."),
                 (
                     _normalize([1]),

@@ -1,7 +1,7 @@
 """Answers to the exercises of lesson 04: Bessel's correction."""
 
 from itertools import product
-from math import prod, sqrt
+from math import sqrt
 
 import torch
 from torch import nn
@@ -38,6 +38,16 @@ def normalize_rows(x):
 
 def centre(x, dim):
     return x - x.mean(dim=dim, keepdim=True)
+
+
+def count(x):
+    """How many numbers share a mean."""
+    return x[:, 0].numel()
+
+
+def stored(x):
+    """The stored variances, in line with the channels."""
+    return stored_variance(x)[:, None]
 
 
 def find_the_cure():
@@ -89,6 +99,7 @@ WRONG_ANSWERS = {
         (12 * 4, "sum of squares, 12 · 4"),
         (12 / 3, "12 is the variance"),
         (0.9 * 1 + 0.1 * 16, "the old value has no weight"),
+        (0.9 * 1 + 0.1 * 12, "nothing of the old value is kept"),
     ],
     "average_biased_variance": [
         (20 * average_over_all_samples(4, correction=1), "average of the unbiased ones"),
@@ -100,7 +111,7 @@ WRONG_ANSWERS = {
     ],
     "known_mean": [
         ((SAMPLE - TRUE_MEAN).square().sum().item() / 2, "nothing to correct"),
-        (SAMPLE.var(correction=1).item(), "The true one is known"),
+        (SAMPLE.var(correction=1).item(), "Use the true one"),
         (SAMPLE.var(correction=0).item(), "did not correct either"),
         ((SAMPLE - TRUE_MEAN).square().sum().item(), "the sum of squares. Divide it"),
         ((SAMPLE - TRUE_MEAN).square().mean().sqrt().item(), "the standard deviation"),
@@ -112,7 +123,7 @@ WRONG_ANSWERS = {
     ],
     "why_layernorm_divides_by_m": [
         ("large", "LayerNorm(2) divides by 2 as well"),
-        ("single", "How many samples there are does not count"),
+        ("single", "How many rows there are does not count"),
         ("weight", "a fresh layer has weight 1"),
     ],
     "mend_the_normalization": [
@@ -121,8 +132,24 @@ WRONG_ANSWERS = {
             lambda x: centre(x, (0, 2)) / x.var(dim=(0, 2), keepdim=True, correction=0),
             "divides by the variance",
         ),
-        (lambda x: normalize_batch(x.flatten(1)).reshape(x.shape), "pools the samples only"),
-        (nn.functional.instance_norm, "one mean per sample and channel"),
+        (lambda x: normalize_batch(x.flatten(1)).reshape(x.shape), "pools axis 0 only"),
+        (nn.functional.instance_norm, "one mean per row and channel"),
+        (
+            lambda x: centre(x, (0, 2)) / (stored(x) / (1 - 1 / count(x)) + 1e-5).sqrt(),
+            "the wrong way, and twice",
+        ),
+        (
+            lambda x: centre(x, (0, 2)) / (stored(x) * (1 - 1 / x.shape[0]) + 1e-5).sqrt(),
+            "m is N · L here, not N",
+        ),
+        (
+            lambda x: centre(x, (0, 2)) / (x.std((0, 2), keepdim=True, correction=0) + 1e-5),
+            "ε stands outside",
+        ),
+        (
+            lambda x: centre(x, (0, 2)) / x.std((0, 2), keepdim=True, correction=0),
+            "There is no ε",
+        ),
     ],
     "mend_the_epsilon": [
         (
@@ -138,10 +165,10 @@ WRONG_ANSWERS = {
         (lambda x: normalize_batch(x), "normalizes the columns"),
     ],
     "mend_the_correction": [
-        (lambda x: stored_variance(x) * (1 - 1 / prod(x[:, 0].shape)) ** 2, "the wrong way round"),
+        (lambda x: stored_variance(x) * (1 - 1 / count(x)) ** 2, "the wrong way round"),
         (lambda x: x.var(dim=(0, 2), correction=0), "That is the biased variance"),
         (
-            lambda x: stored_variance(x) / (1 - 1 / prod(x[:, 0].shape)),
+            lambda x: stored_variance(x) / (1 - 1 / count(x)),
             "That corrects twice",
         ),
         (
@@ -150,7 +177,7 @@ WRONG_ANSWERS = {
         ),
         (lambda x: centre(x, (0, 2)).square().sum(dim=(0, 2)), "the sum of squares. Divide it by"),
         (lambda x: x.std(dim=(0, 2)), "the standard deviation"),
-        (lambda x: x.var(dim=2), "one variance per sample and channel"),
+        (lambda x: x.var(dim=2), "one variance per row and channel"),
     ],
 }
 

@@ -1,5 +1,7 @@
 """Answers to the exercises of lesson 03: running statistics and momentum."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -60,21 +62,22 @@ def moved_var(x, running_var, momentum):
     return moved(x, momentum, running_var=running_var)
 
 
-def cure_sorted_data():
-    """What brings running_var within a tenth of the variance of all data."""
-    data = 10 + torch.tensor([0.0, 1, 2, -20, -21, -22])
-    sorted_batches = [data[:3, None], data[3:, None]]
+def cure_lone_images():
+    """What brings running_var within a tenth of the variance of all pixels."""
     generator = torch.Generator().manual_seed(0)
-    mixed = [data[torch.randperm(6, generator=generator)[:3], None] for _ in range(400)]
+    brightness = 3 * torch.randn(512, 1, 1, 1, generator=generator)
+    data = brightness + torch.randn(512, 1, 4, 4, generator=generator)
+    again = data[torch.randperm(512, generator=generator)]
     tried = {
-        "average": (None, sorted_batches * 20),
-        "smaller": (0.01, sorted_batches * 500),
-        "longer": (0.1, sorted_batches * 500),
-        "shuffle": (None, mixed),
+        "average": (None, data.split(1)),
+        "larger": (None, data.split(32)),
+        "longer": (0.1, data.split(1) * 4),
+        "shuffle": (None, again.split(1)),
+        "smaller": (0.01, data.split(1)),
     }
     variances = {}
     for name, (momentum, batches) in tried.items():
-        layer = nn.BatchNorm1d(1, momentum=momentum)
+        layer = nn.BatchNorm2d(1, momentum=momentum)
         for batch in batches:
             layer(batch)
         variances[name] = layer.running_var.item()
@@ -89,7 +92,7 @@ RIGHT_ANSWERS = {
     "momentum_for_keras": running_mean([1.0], momentum=1 - 0.99),
     "average_of_batches": running_mean([2.0, 4.0, 9.0], momentum=None),
     "count_of_batches": count_calls_of_a_step(),
-    "cure_for_sorted_data": cure_sorted_data(),
+    "cure_for_lone_images": cure_lone_images(),
     "mend_the_momentum": moved_mean,
     "mend_the_variance": moved_var,
 }
@@ -105,15 +108,18 @@ WRONG_ANSWERS = {
         (running_mean([4.0, 8.0, 2.0], momentum=1.0), "last batch alone"),
     ],
     "first_of_four_batches": [
-        (0.8**4, "what the start value"),
+        (0.8**4, "what the start still weighs"),
         (running_mean([0.0, 0.0, 0.0, 1.0], momentum=0.2), "what the newest batch weighs"),
         (running_mean([1.0, 0.0, 0.0, 0.0, 0.0], momentum=0.2), "One fading too many"),
+        (running_mean([1.0, 0.0, 0.0], momentum=0.2), "One fading too few"),
+        (0.2**4, "only the batch's own entry"),
         (0.8**3, "It began with less than 1"),
         (running_mean([1.0, 0.0, 0.0, 0.0], momentum=None), "plain average"),
         (running_mean([1.0, 0.0, 0.0, 0.0], momentum=0.8), "The other way round"),
     ],
     "batches_to_forget": [
         (count_until_forgotten(0.1, 0.01) - 1, "a little more than 1 %"),
+        (math.log(0.01) / math.log(0.9), "Batches come whole"),
         (count_until_forgotten(0.1, 0.01) + 1, "one batch earlier"),
         (10, "It shrinks less each time"),
         (count_until_forgotten(0.1, 0.1), "just under 10 %"),
@@ -145,10 +151,11 @@ WRONG_ANSWERS = {
         (4, "Only calls of the layer count"),
         (6, "The two calls in eval move nothing"),
     ],
-    "cure_for_sorted_data": [
+    "cure_for_lone_images": [
         ("average", "averages the batches' own variances"),
         (" Smaller", "averages over more batches"),
         ("longer", "the same small variances again"),
+        ("shuffle", "Shuffled they are"),
     ],
     "mend_the_momentum": [
         (lambda x, old, p: moved_mean(x, old, 1 - p), "the other way round"),
@@ -182,7 +189,7 @@ OTHER_ANSWERS = {
     "momentum_for_keras": [0.5, 0.0102, (0.01,), None.__class__],
     "average_of_batches": [77, 5.1, (5.0,), "five"],
     "count_of_batches": [77, 3.0005, (3,), "three", True],
-    "cure_for_sorted_data": ["epoch", 3, True, ["shuffle"], "shuffled"],
+    "cure_for_lone_images": ["epoch", 3, True, ["larger"], "larger batches"],
     "mend_the_momentum": [
         lambda x, old, p: moved_mean(x, old, p) + 1,
         3,
@@ -207,7 +214,7 @@ TELLS = {
     "momentum_for_keras": r"\b0\.01\b",
     "average_of_batches": r"\b(5|five)\b",
     "count_of_batches": r"\b(3|three)\b",
-    "cure_for_sorted_data": '"shuffle"',
+    "cure_for_lone_images": '"larger"',
     "mend_the_momentum": r"\(1 - momentum\) \* running_mean",
     "mend_the_variance": r"correction=1",
 }

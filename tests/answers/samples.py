@@ -71,11 +71,11 @@ IMAGE = (1, 2, 3)
 SQUARES = 16 + 1 + 25  # of the first row, around its mean of 5
 
 RIGHT_ANSWERS = {
-    "pattern_of_token_weights": name_weight_pattern(nn.LayerNorm(8), (2, 3, 8), "n t c"),
+    "pattern_of_token_weights": name_weight_pattern(nn.LayerNorm([3, 8]), (2, 3, 8), "n t c"),
     "means_before_the_last_axes": torch.native_layer_norm(
         torch.randn(8, 3, 5, 6), [5, 6], None, None, 1e-5
     )[1].numel(),
-    "shape_of_position_weight": tuple(nn.LayerNorm([5, 6]).weight.shape),
+    "shape_of_layernorm_weight": tuple(nn.LayerNorm([5, 6]).weight.shape),
     "last_of_the_first_row": nn.LayerNorm(3)(ROWS)[0, 2].item(),
     "pattern_when_both_fit": name_pattern(nn.LayerNorm(16), (8, 16, 16), "n c l"),
     "who_needs_batch_mates": find_who_needs_batch_mates(),
@@ -85,11 +85,12 @@ RIGHT_ANSWERS = {
 
 WRONG_ANSWERS = {
     "pattern_of_token_weights": [
-        ("n t c -> n t", "what shares a mean"),
-        ("n t c -> t c", "weight of LayerNorm([T, 8])"),
+        ("n t c -> n", "The weights take the other axes"),
+        ("n t c -> c", "weight of LayerNorm(8)"),
+        ("n t c -> n t", "shares a mean in LayerNorm(8)"),
         ("n t c -> n c", "which sample it will meet."),
-        ("n t c -> t", "per place in the sentence"),
-        ("n t c -> n", "and c is left out"),
+        ("n t c -> n t c", "A weight for each number?"),
+        ("n t c -> t", "one weight per token"),
         ("n t c ->", "a single weight for all"),
     ],
     "means_before_the_last_axes": [
@@ -101,9 +102,10 @@ WRONG_ANSWERS = {
         (3 * 5 * 6, "numbers one sample has"),
         (1, "a mean over everything"),
     ],
-    "shape_of_position_weight": [
+    "shape_of_layernorm_weight": [
         (30, "A shape is a tuple"),
         ((30,), "does not flatten"),
+        ((6, 5), "the other way round"),
         ((8, 3), "one per mean"),
         ((3,), "one per channel"),
         ((6,), "weight of LayerNorm(6)"),
@@ -154,7 +156,12 @@ WRONG_ANSWERS = {
         (lambda x: norm(x, IMAGE, EVERY, eps=0, outside=1e-5), "The mean is mended"),
         (lambda x: norm(x, IMAGE, EVERY), "The variance still runs over all images"),
         (lambda x: norm(x, EVERY, IMAGE), "The mean still runs over all images"),
-        (lambda x: F.instance_norm(x), "That is InstanceNorm"),
+        (lambda x: F.instance_norm(x), "That is InstanceNorm:"),
+        (lambda x: norm(x, (2, 3), eps=0, outside=1e-5), "InstanceNorm's mean"),
+        (
+            lambda x: norm(x, IMAGE, correction=1, eps=0, outside=1e-5),
+            "correction=0 has gone missing",
+        ),
         (lambda x: F.batch_norm(x, None, None, training=True), "That is BatchNorm"),
         (
             lambda x: F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1),
@@ -166,9 +173,9 @@ WRONG_ANSWERS = {
 }
 
 OTHER_ANSWERS = {
-    "pattern_of_token_weights": ["n t c -> n t c", "c", "n c -> n", "n t c -> c t"],
+    "pattern_of_token_weights": ["c", "n c -> n", "n t c -> c n", "t c"],
     "means_before_the_last_axes": [77, 24.0005, [24], "many", float("nan")],
-    "shape_of_position_weight": [(6, 5), (5.004, 6), [[5, 6]], (), ("5", "6")],
+    "shape_of_layernorm_weight": [(5.004, 6), [[5, 6]], (), ("5", "6")],
     "last_of_the_first_row": [77, 1.2, (1.336,), "1.336"],
     "pattern_when_both_fit": ["n c l -> n c l", "n c l -> c l", "n c -> n", "l"],
     "who_needs_batch_mates": ["rmsnorm", 3, True, ("batchnorm",)],
@@ -177,9 +184,9 @@ OTHER_ANSWERS = {
 }
 
 TELLS = {
-    "pattern_of_token_weights": r"-> c\b",
+    "pattern_of_token_weights": r"-> t c\b",
     "means_before_the_last_axes": r"\b24\b",
-    "shape_of_position_weight": r"\(5, 6\)",
+    "shape_of_layernorm_weight": r"\(5, 6\)",
     "last_of_the_first_row": r"1\.33",
     "pattern_when_both_fit": r"-> n c\b(?! l)",
     "who_needs_batch_mates": r"BatchNorm",
