@@ -157,7 +157,6 @@ TAUGHT = {
     "Q2: is momentum 0.1 the 0.9 of Keras and ONNX? What does Flax store?": [
         ("03", "other-words", "momentum=0.9"),
         ("03", "other-variance", "a.var()"),
-        ("03", "other-defaults", '"Flax": 0.99'),
     ],
     "Q3: what is momentum=None? It misses the variance between batches": [
         ("03", "three-settings", "None"),

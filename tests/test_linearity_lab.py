@@ -1,0 +1,263 @@
+"""The linearity lab tells both sides of the equation as torch.nn computes them."""
+
+import re
+from html import unescape
+from random import Random
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from normviz import labs
+from normviz.labs.lab import View
+
+NUMBERS = r"\(([^()]*)\)"
+CASES = [
+    {},
+    {"alpha": 2, "beta": 0},
+    {"alpha": -1.5, "beta": 0.5},
+    {"alpha": 0, "beta": 0},
+    {"alpha": 3, "beta": -3, "x1": (1, 2), "x2": (2, 7)},
+    {"x1": (0, 0, 0), "x2": (1, 2, 4)},
+    {"x1": (5, 5, 5), "x2": (5, 5, 5)},
+    {"x1": (100, -7, 0.5, 3), "x2": (2, 2, 2, -2), "alpha": 0.3},
+    {"x1": tuple(range(8)), "x2": (9, 1, 8, 2, 7, 3, 6, 4), "beta": -2},
+    {"eps": 100},
+    {"eps": 1e-8, "x1": (0.001, 0.002, 0.004), "x2": (0.003, 0.001, 0)},
+]
+ODD_TEXTS = {
+    "": "numbers with commas",
+    " ": "numbers with commas",
+    "1,,2": "numbers with commas",
+    "1, 2, 3,": "numbers with commas",
+    "1 2 3": "numbers with commas",
+    "1; 2; 3": "numbers with commas",
+    "abc": "numbers with commas",
+    "<b>1</b>, 2, 3": "numbers with commas",
+    "nan, 1": "numbers with commas",
+    "nan, 1, 2": "numbers with commas",
+    "-inf, 1, 2": "numbers with commas",
+    "1e999,1": "numbers with commas",
+    "1e999, 1, 2": "numbers with commas",
+    "1": "equally many numbers, up to 8: got",
+    "1, 2": "equally many numbers, up to 8: got",
+    "1, 2, 3, 4": "equally many numbers, up to 8: got",
+    "1, 2, 3, 4, 5, 6, 7, 8, 9": "equally many numbers, up to 8: got",
+}
+
+every_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+
+
+def torch_sides(alpha=1.0, beta=1.0, x1=(1, 2, 6), x2=(4, 1, 1), eps=1e-5, training=True):
+    """Both sides of the equation, by torch.nn."""
+
+    def transform(x):
+        layer = nn.BatchNorm1d(1, eps, affine=False).double()
+        layer.running_mean.fill_(2)
+        layer.running_var.fill_(4)
+        return layer.train(training)(x[:, None])[:, 0].numpy()
+
+    x1, x2 = (torch.tensor(x, dtype=torch.float64) for x in (x1, x2))
+    return transform(alpha * x1 + beta * x2), alpha * transform(x1) + beta * transform(x2)
+
+
+def words_of(lab):
+    return unescape(re.sub("<[^>]*>", " ", lab.readout.value))
+
+
+def number(text):
+    return float(text.replace("−", "-"))
+
+
+def sides_told_in(text):
+    told = rf"T\(αx₁ \+ βx₂\) = {NUMBERS}; αT\(x₁\) \+ βT\(x₂\) = {NUMBERS}"
+    return [[number(part) for part in side.split(", ")] for side in re.search(told, text).groups()]
+
+
+def spoken(lab):
+    """The picture's accessible name."""
+    return ElementTree.fromstring(lab.picture.value).find(".//*[@role='img']").get("aria-label")
+
+
+def assert_true_to_torch(lab, **setting):
+    """Both sides and the gap are those of torch.nn, in words and in the name of the picture."""
+    together, apart = torch_sides(**setting)
+    gap, words = together - apart, words_of(lab)
+    for text in (words, spoken(lab)):
+        for told, true in zip(sides_told_in(text), (together, apart), strict=True):
+            assert told == pytest.approx(true, rel=6e-5, abs=6e-5)
+    if setting.get("training", True):
+        assert ("Not linear" in words) == (np.abs(gap).max() > 1e-3)
+        assert ("One case that fits is no proof" in words) == (np.abs(gap).max() <= 1e-3)
+        if "Not linear" in words:
+            largest = re.search(r"largest gap is (\S+)\.", words)[1]
+            assert number(largest) == pytest.approx(np.abs(gap).max(), rel=1e-3, abs=1e-4)
+        return
+    assert "Affine" in words
+    share, at_zero, told = map(
+        number, re.search(r"\(1 − α − β\) · T\(0\) = (\S+) · (\S+) = (\S+) every", words).groups()
+    )
+    alpha, beta = setting.get("alpha", 1), setting.get("beta", 1)
+    (zero, *_), _ = torch_sides(x1=(0, 0), x2=(0, 0), eps=setting.get("eps", 1e-5), training=False)
+    assert (share, at_zero) == pytest.approx((1 - alpha - beta, zero), rel=1e-3, abs=1e-4)
+    assert gap == pytest.approx((1 - alpha - beta) * zero, rel=1e-6, abs=1e-9)
+    assert told == pytest.approx(gap[0], rel=1e-3, abs=1e-4)
+
+
+def assert_alarmed(lab, rule):
+    assert 'role="alert"' in lab.readout.value
+    assert rule in words_of(lab)
+    assert "<svg" not in lab.picture.value
+    assert "Traceback" not in lab.readout.value + lab.picture.value
+
+
+@every_mode
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_both_sides_are_torchs(case, training):
+    setting = case | {"training": training}
+    assert_true_to_torch(labs.linearity_lab(**setting), **setting)
+
+
+def test_both_sides_are_torchs_wherever_a_lab_is_moved():
+    lab, random = labs.linearity_lab(), Random(0)
+    for _ in range(25):
+        count = random.randint(2, 8)
+        setting = {
+            "alpha": random.uniform(-3, 3),
+            "beta": random.choice((0, 1, random.uniform(-3, 3))),
+            "x1": [round(random.uniform(-20, 20), 3) for _ in range(count)],
+            "x2": [random.randint(-9, 9) for _ in range(count)],
+            "eps": 10 ** random.uniform(-8, 2),
+            "training": random.random() < 0.5,
+        }
+        for name, value in setting.items():
+            typed = ",".join(map(str, value)) if isinstance(value, list) else value
+            getattr(lab, name).value = typed
+        assert_true_to_torch(lab, **setting)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (-1, 2), (1, 0), (0.7, 0.3), (2.4, -1.4)])
+def test_in_eval_there_is_no_gap_if_the_factors_add_up_to_one(alpha, beta):
+    lab = labs.linearity_lab(alpha, beta, training=False)
+    assert_true_to_torch(lab, alpha=alpha, beta=beta, training=False)
+    assert re.search(r"T\(0\) = 0 · −1 = 0 everywhere", words_of(lab))
+
+
+@pytest.mark.parametrize("kind", [tuple, list, np.array, lambda x: np.array(x, dtype=np.float32)])
+def test_vectors_may_be_tuples_lists_or_arrays(kind):
+    x1, x2 = (1.5, -2.0, 6.25), (4.0, 1.0, 0.125)
+    lab = labs.linearity_lab(x1=kind(x1), x2=kind(x2))
+    assert (lab.x1.value, lab.x2.value) == ("1.5, -2, 6.25", "4, 1, 0.125")
+    assert_true_to_torch(lab, x1=x1, x2=x2)
+
+
+@pytest.mark.parametrize("x1", [(100001.5, 2, 3), (0.123456789, 0.1234567, 0.2)], ids=str)
+def test_a_vector_keeps_all_its_digits(x1):
+    typed = labs.linearity_lab(x1=x1, training=False).x1.value
+    assert [float(part) for part in typed.split(",")] == [*x1]
+
+
+@every_mode
+@pytest.mark.parametrize(("text", "rule"), ODD_TEXTS.items())
+@pytest.mark.parametrize("name", ["x1", "x2"])
+def test_odd_text_shows_the_rule_and_the_lab_goes_on(name, text, rule, training):
+    lab = labs.linearity_lab(training=training)
+    first, shown = getattr(lab, name).value, (lab.readout.value, lab.picture.value)
+    getattr(lab, name).value = text
+    assert_alarmed(lab, rule)
+    if "commas" in rule:
+        assert f"{'x₁' if name == 'x1' else 'x₂'} must be" in words_of(lab)
+        assert f"got {text!r}" in unescape(lab.readout.value)
+        assert "<b>1" not in lab.readout.value
+    lab.beta.value = 2
+    assert_alarmed(lab, rule)
+    lab.beta.value = 1
+    getattr(lab, name).value = first
+    assert (lab.readout.value, lab.picture.value) == shown
+
+
+def test_lengths_that_differ_are_both_named():
+    lab = labs.linearity_lab(x1=(1, 2), x2=(1, 2, 3, 4))
+    assert_alarmed(lab, "equally many numbers, up to 8: got 2 and 4")
+
+
+@pytest.mark.parametrize("x1", [(), np.array([])], ids=["tuple", "array"])
+def test_an_empty_vector_is_refused(x1):
+    assert_alarmed(labs.linearity_lab(x1=x1, x2=x1), "numbers with commas")
+
+
+def test_nine_numbers_are_too_many_on_both_sides():
+    assert_alarmed(labs.linearity_lab(x1=range(9), x2=range(9)), "up to 8: got 9 and 9")
+
+
+def test_one_number_is_refused_in_training_and_fine_in_eval():
+    lab = labs.linearity_lab(x1=[3], x2=[5])
+    assert_alarmed(lab, "more than 1 value per channel")
+    lab.training.value = False
+    assert_true_to_torch(lab, x1=[3], x2=[5], training=False)
+    lab.training.value = True
+    assert_alarmed(lab, "more than 1 value per channel")
+
+
+@every_mode
+@pytest.mark.parametrize("text", ["1e308, 1, 2", "5e307, -5e307, 1", "1e200, 1, 2"])
+def test_the_largest_numbers_are_no_error_of_the_labs_own(text, training):
+    lab = labs.linearity_lab(training=training)
+    lab.x1.value = text
+    assert "Traceback" not in lab.picture.value
+
+
+def test_eps_goes_as_far_as_it_says_and_is_felt():
+    lab, found = labs.linearity_lab(training=True), []
+    for wanted, eps in ((0, 1e-8), (1e-8, 1e-8), (1e-5, 1e-5), (1, 1), (100, 100), (1e9, 100)):
+        lab.eps.value = wanted
+        assert lab.eps.value == pytest.approx(eps)
+        assert_true_to_torch(lab, eps=eps)
+        found.append(lab.readout.value)
+    assert found[0] == found[1]
+    assert len({found[1], found[3], found[4]}) == 3
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+def test_the_factors_end_at_three(name):
+    lab = labs.linearity_lab()
+    for wanted, value in ((3, 3), (-3, -3), (99, 3), (-99, -3)):
+        getattr(lab, name).value = wanted
+        assert getattr(lab, name).value == value
+        assert_true_to_torch(lab, **{name: value})
+
+
+def bars_in(lab):
+    """The filled bars of both sides and of the gap: their highest and lowest ends, in the SVG."""
+    svg = ElementTree.fromstring(lab.picture.value)
+    paths = svg.findall(".//{*}path[@clip-path]")
+    filled = [path for path in paths if "fill: #" in path.get("style", "")]
+    ends = [re.findall(r"[ML] \S+ (\S+)", path.get("d")) for path in filled]
+    return [max(map(float, ys)) - min(map(float, ys)) for ys in ends]
+
+
+def test_both_sides_and_a_gap_are_drawn():
+    *sides, gap = bars_in(labs.linearity_lab())
+    assert len(sides) == 2
+    assert min(*sides, gap) > 50
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "training"), [(0.3, 0.7, False), (2.4, -1.4, False), (1, 0, True)]
+)
+def test_rounding_is_not_drawn_as_a_gap(alpha, beta, training):
+    *sides, gap = bars_in(labs.linearity_lab(alpha, beta, training=training))
+    assert min(sides) > 50
+    assert gap < 1
+
+
+def test_the_lab_stands_still():
+    lab = labs.linearity_lab(alpha=2)
+    still = lab.still()
+    assert isinstance(still, View)
+    assert (still.words, still.body) == (lab.readout.value, lab.picture.value)
+    assert sides_told_in(str(still)) == sides_told_in(spoken(lab))
+    lab.x2.value = "abc"
+    assert "x₂ must be numbers" in str(lab.still())
