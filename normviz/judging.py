@@ -4,7 +4,6 @@ A judge is a function from an answer to a verdict; it returns None for a right o
 more words than the exercise has.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,12 +11,11 @@ from html import escape
 import numpy as np
 import torch
 
-from normviz.picture import Picture, five_digits
+from normviz.difference import TOLERANCE, describe_difference, differs, draw_difference
+from normviz.picture import Picture
 from normviz.reduction import Reduction
-from normviz.slices import Caption, draw_slices
 
 RIGHT, NOT_YET, NOT_ATTEMPTED = "right", "not yet", "not attempted yet"
-TOLERANCE = 1e-4  # of what a function returns
 MARKS = {RIGHT: "✓", NOT_YET: "✗", NOT_ATTEMPTED: "…"}
 
 
@@ -43,7 +41,7 @@ class Verdict:
 
 
 Judge = Callable[[object], Verdict | None]
-UNTOUCHED = Verdict(NOT_ATTEMPTED, "There is no answer yet.")
+UNTOUCHED = Verdict(NOT_ATTEMPTED, "")
 
 
 def is_untouched(answer) -> bool:
@@ -63,10 +61,10 @@ def judge_numbers(right, misconceptions: Sequence[tuple[object, str]]) -> Judge:
         given = _as_numbers(answer)
         if given is None:
             return not_yet(f"The answer is a number or a tuple of numbers: got {_brief(answer)}.")
-        if _same(given, right):
+        if _same(given, right, _tolerance(right)):
             return None
         for wrong, why in misconceptions:
-            if _same(given, wrong):
+            if _same(given, wrong, _tolerance(right, wrong)):
                 return not_yet(why)
         if given.shape != np.shape(right):
             wanted = "one number" if np.ndim(right) == 0 else _tuple_of(np.size(right))
@@ -77,8 +75,13 @@ def judge_numbers(right, misconceptions: Sequence[tuple[object, str]]) -> Judge:
 
 
 def judge_choice(right: str | bool, misconceptions: Mapping[str | bool, str]) -> Judge:
-    """For one word of several, in upper or lower case, or for True or False."""
-    choices = sorted([right, *misconceptions], key=str, reverse=right in (True, False))
+    """For one word of several, in upper or lower case, or for True or False.
+
+    Args:
+        right: the right one, in lower case.
+        misconceptions: each of the others, and what is to be said of it.
+    """
+    choices = [True, False] if isinstance(right, bool) else sorted([right, *misconceptions])
 
     def judge(answer) -> Verdict | None:
         given = bool(answer) if isinstance(answer, np.bool_) else answer
@@ -116,7 +119,7 @@ def judge_function(
     cases: Callable[[], Sequence],
     misconceptions: Sequence[tuple[Callable, str]],
     *,
-    slices: str | Callable | None = None,
+    slices: str | Callable[..., Reduction],
     observe: Callable | None = None,
 ) -> Judge:
     """For a function: run on every case and compared with the right one.
@@ -126,10 +129,23 @@ def judge_function(
         cases: makes the inputs: tensors, or tuples of arguments that begin with one.
         misconceptions: wrong functions, and what is to be said of each.
         slices: how the first case that differs is taken apart for its picture: a pattern, or a
-            function from the arguments to a Reduction; None for no picture.
+            function from the arguments to a Reduction.
         observe: ``observe(function, *arguments)`` gives what is compared, such as a gradient;
             if not given, what the function returns.
     """
+
+    def copies(arguments: tuple) -> list:  # so that whoever overwrites one disturbs nothing
+        return [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+
+    def outcome(function: Callable, arguments: tuple):
+        own = copies(arguments)
+        return observe(function, *own) if observe else function(*own)
+
+    def is_known(wrong: Callable, arguments: tuple, given: np.ndarray) -> bool:
+        try:
+            return _same(given, outcome(wrong, arguments), TOLERANCE)
+        except (RuntimeError, IndexError):  # it can't take these arguments
+            return False
 
     def judge(answer) -> Verdict | None:
         if not callable(answer):
@@ -138,87 +154,29 @@ def judge_function(
             arguments = case if isinstance(case, tuple) else (case,)
             where = f"on an input of shape {tuple(arguments[0].shape)}"
             try:
-                given = answer(*_copies(arguments))
+                given = answer(*copies(arguments))
                 if observe and not is_untouched(given):
-                    given = observe(answer, *_copies(arguments))
+                    given = outcome(answer, arguments)
             except Exception as error:  # of the learner's own code: part of the answer
                 return not_yet(f"It raises {type(error).__name__} {where}: {error}")
             if given is None:
                 return not_yet(f"It returns None {where}. Is a return missing?")
             if is_untouched(given):
                 return UNTOUCHED
-            expected, numbers = _outcome(right, arguments, observe), _as_numbers(given)
+            numbers, wanted = _as_numbers(given), _as_numbers(outcome(right, arguments))
             if numbers is None:
                 return not_yet(f"It returns {_brief(given)} {where}. Numbers are wanted.")
-            if _same(numbers, expected, TOLERANCE):
+            if _same(numbers, wanted, TOLERANCE):
                 continue
-            picture = _draw_difference(arguments, slices, numbers, _as_numbers(expected))
+            reduction = slices(*arguments) if callable(slices) else Reduction(slices)
+            picture = draw_difference(arguments[0], reduction, numbers, wanted)
             for wrong, why in misconceptions:
-                if _same(numbers, _outcome(wrong, arguments, observe), TOLERANCE):
+                if is_known(wrong, arguments, numbers):
                     return not_yet(f"{why} (Seen {where}.)", picture)
-            return not_yet(f"{_compare(numbers, _as_numbers(expected))} {where}.", picture)
+            return not_yet(f"{describe_difference(numbers, wanted)} {where}.", picture)
         return None
 
     return judge
-
-
-def _compare(given: np.ndarray, expected: np.ndarray) -> str:
-    if given.shape != expected.shape:
-        return f"It gives the shape {given.shape} instead of {expected.shape}"
-    index = np.unravel_index(np.argmax(_differ(given, expected)), given.shape)
-    where = f" at {list(map(int, index))}" if index else ""
-    return f"It gives {given[index]:.5g} instead of {expected[index]:.5g}{where}"
-
-
-def _differ(given: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return ~np.isclose(given, expected, rtol=TOLERANCE, atol=1e-6)
-
-
-def _copies(arguments: tuple) -> list:
-    """So that a function which overwrites its input disturbs nothing."""
-    return [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
-
-
-def _outcome(function: Callable, arguments: tuple, observe: Callable | None):
-    """What a function of our own gives; nan where a wrong one can't take these arguments."""
-    try:
-        copies = _copies(arguments)
-        return observe(function, *copies) if observe else function(*copies)
-    except (RuntimeError, IndexError):
-        return math.nan
-
-
-def _draw_difference(arguments, slices, given, expected) -> Picture | None:
-    """The first slice in which two outcomes differ, if they can be laid over the input."""
-    if slices is None or given.shape != expected.shape:
-        return None
-    reduction = slices(*arguments) if callable(slices) else Reduction(slices)
-    shape = tuple(arguments[0].shape)
-    labels = reduction.labels(shape)
-    if expected.shape == reduction.stat_shape(shape):
-        drawn, title = arguments[0], "The input, and your result for each slice"
-        given, expected = (reduction.spread(stat, shape) for stat in (given, expected))
-        numbers = 1  # of each slice: one is enough
-    elif expected.shape == shape:
-        drawn, title, numbers = given, "Your result; the slice in which it differs first is lit", 4
-    else:
-        return None
-    differ = _differ(given, expected)
-
-    def caption(label: int) -> Caption:
-        here = labels == label
-        order = np.argsort(~differ[here], kind="stable")[:numbers]  # first those that differ
-        yours, right = given[here][order], expected[here][order]
-        return Caption(
-            values=(("yours", "yours", float(yours[0])), ("right", "right", float(right[0]))),
-            lines=tuple(
-                f"{whose}: {', '.join(map(five_digits, values))}"
-                for whose, values in (("yours", yours), ("right", right))
-            ),
-        )
-
-    lit = int(labels[differ].min()) if differ.any() else None
-    return draw_slices(drawn, reduction, title=title, caption=caption, lit=lit)
 
 
 def _tuple_of(count: int) -> str:
@@ -238,16 +196,17 @@ def _as_numbers(answer) -> np.ndarray | None:
     return numbers.astype(float) if numbers.dtype.kind in "iuf" else None
 
 
-def _same(given: np.ndarray, wanted, tolerance: float = 0.005) -> bool:
-    """Equal to three digits, or to the tolerance; counts exactly."""
-    is_count = np.asarray(wanted).dtype.kind == "i"
+def _tolerance(*numbers) -> float:
+    """None for counts, three digits for others."""
+    return 0 if all(np.asarray(number).dtype.kind == "i" for number in numbers) else 0.005
+
+
+def _same(given: np.ndarray, wanted, tolerance: float) -> bool:
     wanted = _as_numbers(wanted)
     return (
         wanted is not None
         and given.shape == wanted.shape
-        and np.allclose(
-            given, wanted, rtol=0 if is_count else tolerance, atol=0 if is_count else 1e-6
-        )
+        and not differs(given, wanted, tolerance).any()
     )
 
 

@@ -25,7 +25,7 @@ def check(name: str, answer) -> Verdict:
     verdict = UNTOUCHED if is_untouched(answer) else exercise.judge(answer)
     if verdict is None:
         return Verdict(RIGHT, exercise.praise)
-    if verdict == UNTOUCHED:
+    if verdict.status == NOT_ATTEMPTED:
         nothing = f"Put your answer in place of the three dots. hint({name!r}) helps."
         return Verdict(NOT_ATTEMPTED, nothing)
     return verdict

@@ -47,6 +47,7 @@ ROOMS = [
     "cubes",
     "explanation",
     "examples",
+    "difference",
     "judging",
     "exercises.exercise",
     "exercises.channels",
