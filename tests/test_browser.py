@@ -16,7 +16,9 @@ else:
 pytestmark = pytest.mark.browser
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-FIRST, SECOND = "00_start_here.ipynb", "01_one_mean_per_channel.ipynb"
+LESSONS = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+FIRST, SECOND, *_ = LESSONS
+INK = "svg.nv > text, .nv-plot text, .nv-line, .jp-OutputArea-output :is(p, b, label, button)"
 OPACITY = "groups => groups.map(group => Number(getComputedStyle(group).opacity))"
 SHOWN = "lines => lines.map(line => getComputedStyle(line).display != 'none')"
 # The contrast of each text with the first background behind it that is not transparent (WCAG 2).
@@ -45,7 +47,7 @@ def _nothing_in_the_error_console(complaints):
     assert said == []
 
 
-@pytest.fixture(params=[FIRST, SECOND])
+@pytest.fixture(params=LESSONS)
 def page(request, open_lesson):
     return open_lesson(request.param)
 
@@ -53,7 +55,12 @@ def page(request, open_lesson):
 @pytest.fixture
 def lab(open_lesson):
     """The explorer of the second lesson, just made."""
-    cell = open_lesson(SECOND).locator(".jp-CodeCell", has_text="shape_lab()")
+    return open_lab(open_lesson(SECOND), "shape_lab()")
+
+
+def open_lab(page, call):
+    """The output of the cell with this call, just run again."""
+    cell = page.locator(".jp-CodeCell", has_text=call).first
     prompt = cell.locator(".jp-InputArea-prompt")
     before = prompt.inner_text()
     cell.locator(".cm-content").press("Shift+Enter")
@@ -107,9 +114,9 @@ def test_tab_reaches_every_slice_in_turn(page):
 
 def test_a_click_keeps_a_slice_lit(page):
     picture = page.locator("svg.nv").first
-    picture.locator(".nv-slice").nth(1).locator(".nv-cell").last.click()
+    picture.locator(".nv-slice").last.locator(".nv-cell").last.click()
     page.mouse.move(0, 0)
-    assert lit(picture) == [1]
+    assert lit(picture) == [picture.locator(".nv-slice").count() - 1]
 
 
 def test_the_arrow_keys_move_each_slider_of_the_lab_and_its_picture(lab):
@@ -156,6 +163,78 @@ def test_the_lab_shows_a_refusal_and_recovers_from_it(lab):
     expect(lab.get_by_role("alert")).to_have_count(0)
 
 
+def readout(lab):
+    return lab.locator(".widget-html").first
+
+
+def test_the_momentum_lab_answers_to_each_control(open_lesson):
+    lab = open_lab(open_lesson(LESSONS[3]), "momentum_lab(")
+    typed, sliders = lab.get_by_label("momentum", exact=True), lab.get_by_role("slider")
+    expect(readout(lab)).to_contain_text("After 30 batches")
+    expect(lab.locator("svg.nv-plot")).to_have_count(1)
+    sliders.nth(1).press("ArrowRight")
+    expect(readout(lab)).to_contain_text("After 31 batches")
+    lab.get_by_role("button", name="one more batch").click()
+    expect(readout(lab)).to_contain_text("After 32 batches")
+    typed.fill("1.5")
+    typed.press("Enter")
+    expect(readout(lab).get_by_role("alert")).to_contain_text("momentum must be from 0 to 1")
+    sliders.nth(0).press("ArrowRight")
+    expect(readout(lab).get_by_role("alert")).to_have_count(0)
+    lab.get_by_label("None: the plain average").check()
+    expect(readout(lab)).to_contain_text("Each batch weighs 3.12 %")
+    lab.get_by_role("button", name="eval").click()
+    expect(readout(lab)).to_contain_text("In eval nothing moves")
+
+
+def test_the_bessel_lab_answers_to_each_control(open_lesson):
+    lab = open_lab(open_lesson(LESSONS[4]), "bessel_lab(")
+    sliders = lab.get_by_role("slider")
+    before = lab.locator("svg.nv-plot").get_attribute("aria-label")
+    sliders.nth(0).press("ArrowRight")
+    expect(readout(lab)).to_contain_text("m = 4 numbers")
+    assert lab.locator("svg.nv-plot").get_attribute("aria-label") != before
+    sliders.nth(1).press("Home")
+    expect(readout(lab)).to_contain_text("10 of them")
+    lab.get_by_label("drawn from").select_option("skewed")
+    sliders.nth(0).press("Home")
+    expect(readout(lab).get_by_role("alert")).to_contain_text("m must be at least 2")
+    sliders.nth(0).press("ArrowRight")
+    expect(readout(lab)).to_contain_text("m = 2 numbers")
+
+
+def test_the_modes_lab_answers_to_each_control(open_lesson):
+    lab = open_lab(open_lesson(LESSONS[5]), "modes_lab(training=True")
+    expect(readout(lab)).to_contain_text("of this batch")
+    lab.get_by_role("button", name="eval").click()
+    expect(readout(lab)).to_contain_text("the running ones")
+    lab.get_by_role("button", name="False").click()
+    expect(readout(lab)).to_contain_text("there is none")
+    lab.get_by_label("batch", exact=True).select_option("one value")
+    expect(readout(lab).get_by_role("alert")).to_contain_text("more than 1 value per channel")
+    lab.get_by_role("button", name="set afterwards").click()
+    expect(readout(lab)).to_contain_text("stays 100")
+    expect(lab.locator("svg.nv")).to_have_count(2)
+
+
+def test_the_linearity_lab_answers_to_each_control(open_lesson):
+    lab = open_lab(open_lesson(LESSONS[6]), "linearity_lab(")
+    expect(readout(lab)).to_contain_text("Not linear")
+    for slider in lab.get_by_role("slider").all()[:2]:
+        before = readout(lab).inner_text()
+        slider.press("ArrowRight")
+        expect(readout(lab)).not_to_have_text(before, use_inner_text=True)
+    vector = lab.get_by_role("textbox", name="x₁")
+    vector.fill("1, two")
+    vector.press("Enter")
+    expect(readout(lab).get_by_role("alert")).to_contain_text("numbers with commas")
+    vector.fill("1, 2, 9")
+    vector.press("Enter")
+    expect(readout(lab)).to_contain_text("Not linear")
+    lab.get_by_role("button", name="eval").click()
+    expect(readout(lab)).to_contain_text("Affine")
+
+
 def test_an_answer_in_its_cell_is_right_or_not_yet(open_lesson):
     page, question = open_lesson(SECOND), 'check("pattern_of_images"'
     cell = page.locator(".jp-CodeCell", has_text=question)
@@ -173,6 +252,6 @@ def test_all_text_is_readable_in_either_theme(theme, page):
     change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
     page.evaluate(change, f"JupyterLab {theme}")
     expect(page.locator("body")).to_have_attribute("data-jp-theme-name", f"JupyterLab {theme}")
-    ink = page.locator("svg.nv > text, .nv-line, .jp-OutputArea-output :is(p, b, label, button)")
+    ink = page.locator(INK)
     assert ink.count() > 20
     assert min(ink.evaluate_all(CONTRASTS)) >= 4.5

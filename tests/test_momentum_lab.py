@@ -1,0 +1,456 @@
+"""The momentum lab says what torch's BatchNorm1d remembers, at every position of its controls."""
+
+import re
+import runpy
+from html import unescape
+from itertools import product
+from math import inf, nan
+from random import Random
+from xml.etree import ElementTree
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from normviz import labs
+from normviz.labs import momentum
+from normviz.labs.lab import View
+from normviz.labs.momentum import MomentumSetting, batches_of, view_momentum, weights_of
+from normviz.picture import Picture
+from normviz.plots import Plot
+
+MOMENTA = (None, 0, 0.1, 0.37, 0.5, 1)
+SIZES, COUNTS, DRIFTS = (2, 8, 64), (1, 5, 60), (0, 0.5, -0.5)
+# Any two of size, count and drift meet in one of these nine.
+PLACES = [(SIZES[i], COUNTS[j], DRIFTS[(i + j) % 3]) for i in range(3) for j in range(3)]
+NUMBER = r"([−\d.]+(?:e−?\d+)?)"
+RULE = 'role="alert"'
+
+every_momentum = pytest.mark.parametrize("of_new", MOMENTA)
+in_both_modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other are slow on a busy computer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """Spare the time to write the pictures; what is on the axes stays there to be read."""
+    monkeypatch.setattr(Plot, "picture", lambda plot, text: Picture("", text))
+
+
+@pytest.fixture(scope="module")
+def plot():
+    return Plot(3)
+
+
+def torch_history(setting):
+    """running_mean and running_var of torch's layer, at the start and after each batch."""
+    layer = nn.BatchNorm1d(1, momentum=setting.momentum).train(setting.training)
+    history = [(0.0, 1.0)]
+    for x in batches_of(setting):
+        layer(x)
+        history.append((layer.running_mean.item(), layer.running_var.item()))
+    assert layer.num_batches_tracked == setting.batches * setting.training
+    return np.array(history).T
+
+
+def torch_weights(setting):
+    """What the start and each batch weigh, by a layer in which each has a channel of its own."""
+    channels = torch.eye(setting.batches + 1, dtype=torch.float64)
+    layer = nn.BatchNorm1d(len(channels), momentum=setting.momentum, dtype=torch.float64)
+    layer.running_mean.copy_(channels[0])
+    for batch in channels[1:]:
+        layer.train(setting.training)(batch.expand(2, -1))
+    return layer.running_mean.tolist()
+
+
+def plain(html):
+    return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
+
+
+def numbers_in(words, pattern):
+    found = re.search(pattern, words)
+    assert found, (pattern, words)
+    return [float(text.replace("−", "-")) for text in found.groups()]
+
+
+def assert_told(words, setting):
+    """The words say what torch's layer holds at the end, and what the data have."""
+    mean, var = (values[-1] for values in torch_history(setting))
+    if not setting.batches:
+        assert numbers_in(words, f"running_mean is {NUMBER} and running_var is {NUMBER}") == [0, 1]
+        return
+    told = numbers_in(
+        words,
+        f"running_mean {NUMBER}, where the data have {NUMBER}; "
+        f"running_var {NUMBER}, where the data have {NUMBER}",
+    )
+    wanted = [mean, 3 + setting.drift * setting.batches, var, 4]
+    assert told == pytest.approx(wanted, rel=6e-5, abs=1e-6)
+
+
+def setting_of(lab):
+    return MomentumSetting(
+        None if lab.average.value else lab.momentum.value,
+        lab.batch_size.value,
+        lab.batches.value,
+        lab.drift.value,
+        lab.training.value,
+    )
+
+
+def assert_true_to_torch(lab):
+    setting = setting_of(lab)
+    assert RULE not in lab.readout.value or not setting.batches
+    assert_told(plain(lab.readout.value), setting)
+
+
+@every_momentum
+@in_both_modes
+def test_every_curve_every_bar_and_the_words_are_true_to_torch(unseen, plot, of_new, training):
+    for size, count, drift in PLACES:
+        setting = MomentumSetting(of_new, size, count, drift, training)
+        view, data = view_momentum(setting, plot), batches_of(setting)
+        assert_told(plain(view.words), setting)
+        assert_told(view.pictures[0].text, setting)
+
+        batches = [[x.mean() for x in data], [x.var() for x in data]]
+        truths = [3 + drift * np.arange(count + 1), np.full(count + 1, 4)]
+        for axes, running, of_batch, truth in zip(
+            plot.axes, torch_history(setting), batches, truths, strict=False
+        ):
+            drawn = {line.get_label(): line for line in axes.lines}
+            for name, wanted in {"running": running, "truth": truth}.items():
+                np.testing.assert_allclose(drawn[name].get_ydata(), wanted, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(drawn["each batch"].get_ydata(), of_batch, rtol=1e-6)
+            assert [*drawn["each batch"].get_xdata()] == [*range(1, count + 1)]
+            assert [*drawn["running"].get_xdata()] == [*range(count + 1)]
+        (bars,) = plot.axes[2].patches
+        heights = bars.get_data().values[::2]
+        np.testing.assert_allclose(heights, torch_weights(setting), rtol=1e-9, atol=1e-12)
+
+
+@every_momentum
+@in_both_modes
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 60])
+def test_the_weights_are_those_of_torchs_layer_and_sum_to_one(of_new, training, count):
+    setting = MomentumSetting(of_new, 8, count, 0, training)
+    weights = weights_of(setting)
+    assert [*weights] == ["start", *range(1, count + 1)]
+    assert [*weights.values()] == pytest.approx(torch_weights(setting), rel=1e-9, abs=1e-12)
+    assert sum(weights.values()) == pytest.approx(1)
+
+
+@every_momentum
+@pytest.mark.parametrize("count", [1, 2, 3, 60])
+def test_the_words_tell_what_the_start_and_each_batch_weigh(unseen, plot, of_new, count):
+    setting = MomentumSetting(of_new, 8, count, 0.1, True)
+    words, weights = plain(view_momentum(setting, plot).words), torch_weights(setting)
+    assert f"After {count} batch{'es' * (count > 1)}:" in words
+    assert f"num_batches_tracked is {count}." in words
+    if of_new is None:
+        assert "the start nothing" in words
+        (each,) = numbers_in(words, r"Each batch weighs ([\d.]+) %")
+        assert weights[1:] == pytest.approx([each / 100] * count, rel=0.005)
+    else:
+        (start,) = numbers_in(words, r"The start still weighs ([\d.]+)%")
+        assert weights[0] == pytest.approx(start / 100, abs=0.000051)
+
+
+def test_a_larger_batch_and_more_of_them_change_no_number():
+    whole = torch.stack(batches_of(MomentumSetting(0.1, 64, 60, 0.5, True)))
+    assert whole.shape == (60, 64, 1)
+    assert len(whole.unique()) > 3800
+    for count, size in product((0, 1, 5, 59, 60), (1, 2, 8, 63)):
+        for other, training in ((0.1, True), (None, False)):
+            some = batches_of(MomentumSetting(other, size, count, 0.5, training))
+            assert len(some) == count
+            assert all(x.shape == (size, 1) for x in some)
+            assert all(torch.equal(x, y[:size]) for x, y in zip(some, whole, strict=False))
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_the_data_have_the_mean_and_the_variance_that_are_said(drift):
+    still, moved = (
+        torch.stack(batches_of(MomentumSetting(0.1, 64, 60, d, True))).double() for d in (0, drift)
+    )
+    count = still.numel()
+    assert abs(still.mean() - 3) < 4 * 2 / count**0.5
+    assert abs(still.var() - 4) < 4 * 4 * (2 / count) ** 0.5
+    steps = drift * torch.arange(1, 61, dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(moved - still, steps.expand_as(still), atol=1e-5, rtol=0)
+
+
+def test_every_session_shows_the_same_numbers_and_leaves_the_random_numbers_of_others():
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()
+        fresh = runpy.run_path(momentum.__file__)["momentum_lab"](drift=0.2)
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (np.random.get_state()[1] == before[1]).all()
+    assert fresh.readout.value == labs.momentum_lab(drift=0.2).readout.value
+    assert fresh.picture.value == labs.momentum_lab(drift=0.2).picture.value
+
+
+def test_a_lab_opens_where_it_is_asked_to():
+    lab = labs.momentum_lab(0.25, batch_size=5, batches=7, drift=-0.3, training=False)
+    assert setting_of(lab) == MomentumSetting(0.25, 5, 7, -0.3, False)
+    assert lab.slide.value == 0.25
+    assert_true_to_torch(lab)
+    assert setting_of(labs.momentum_lab()) == MomentumSetting(0.1, 8, 30, 0, True)
+    assert setting_of(labs.momentum_lab(None)) == MomentumSetting(None, 8, 30, 0, True)
+
+
+def test_every_control_moves_the_words(unseen):
+    lab = labs.momentum_lab()
+    seen = [lab.readout.value]
+    for control, value in (
+        (lab.momentum, 0.3),
+        (lab.slide, 0.6),
+        (lab.batch_size, 2),
+        (lab.batches, 12),
+        (lab.drift, -0.35),
+        (lab.average, True),
+        (lab.training, False),
+        (lab.training, True),
+        (lab.average, False),
+    ):
+        control.value = value
+        assert_true_to_torch(lab)
+        assert lab.readout.value != seen[-1]
+        seen.append(lab.readout.value)
+    lab.step.click()
+    assert_true_to_torch(lab)
+    assert lab.readout.value not in seen
+
+
+def test_the_picture_follows_the_controls_and_carries_the_words():
+    lab, seen = labs.momentum_lab(), set()
+    for count in (30, 31):
+        lab.batches.value = count
+        (svg,) = ElementTree.fromstring(lab.picture.value).findall(".//*[@role='img']")
+        assert_told(svg.get("aria-label"), setting_of(lab))
+        assert {"running_mean", "running_var", "weight of each batch"} <= {*svg.itertext()}
+        seen.add(lab.picture.value)
+    assert len(seen) == 2
+
+
+def test_the_button_adds_one_batch_and_stops_at_the_last(unseen):
+    lab = labs.momentum_lab(batches=0)
+    for count in (1, 2, 3):
+        lab.step.click()
+        assert lab.batches.value == count
+        assert_true_to_torch(lab)
+    lab.batches.value = 59
+    for _ in range(3):
+        lab.step.click()
+        assert lab.batches.value == 60
+        assert "After 60 batches" in lab.readout.value
+
+
+def test_the_slider_and_the_text_follow_each_other(unseen):
+    lab = labs.momentum_lab()
+    for value in (0.3, 0, 1, 0.123):
+        lab.momentum.value = value
+        assert lab.slide.value == value
+        assert_true_to_torch(lab)
+    for value in (0.7, 1, 0, 0.55):
+        lab.slide.value = value
+        assert lab.momentum.value == value
+        assert_true_to_torch(lab)
+
+
+@pytest.mark.parametrize("typed", [1.5, -0.2, 1.0001, nan, inf])
+def test_a_typed_momentum_out_of_range_shows_the_rule_and_the_lab_goes_on(typed):
+    lab = labs.momentum_lab(0.4)
+    lab.momentum.value = typed
+    assert RULE in lab.readout.value
+    assert "momentum must be from 0 to 1" in plain(lab.readout.value)
+    assert f"got {typed}" in plain(lab.readout.value)
+    assert "<svg" not in lab.picture.value
+    assert "Traceback" not in lab.readout.value + lab.picture.value
+    assert lab.slide.value == 0.4
+    assert plain(lab.readout.value) in repr(lab.still())
+    lab.momentum.value = 0.2
+    assert lab.slide.value == 0.2
+    assert "<svg" in lab.picture.value
+    assert_true_to_torch(lab)
+
+
+def test_momentum_none_is_the_plain_average_of_all_batches(unseen):
+    lab = labs.momentum_lab(batches=6, batch_size=3)
+    by_momentum = lab.readout.value
+    lab.average.value = True
+    batches = torch.stack(batches_of(setting_of(lab)))
+    told = numbers_in(plain(lab.readout.value), f"running_mean {NUMBER},.*; running_var {NUMBER},")
+    wanted = [batches.mean().item(), batches.var(1).mean().item()]
+    assert told == pytest.approx(wanted, rel=6e-5)
+    lab.momentum.value = 1.5
+    assert RULE not in lab.readout.value
+    lab.average.value = False
+    assert RULE in lab.readout.value
+    lab.momentum.value = 0.1
+    assert lab.readout.value == by_momentum
+
+
+@in_both_modes
+def test_no_batch_is_said_to_be_no_batch(training):
+    lab = labs.momentum_lab(batches=0, training=training, batch_size=1)
+    assert RULE in lab.readout.value
+    assert "No batch yet" in plain(lab.readout.value)
+    assert_true_to_torch(lab)
+    assert "<svg" in lab.picture.value
+    lab.batch_size.value = 2
+    lab.batches.value = 1
+    assert "No batch yet" not in plain(lab.readout.value)
+    assert_true_to_torch(lab)
+
+
+@every_momentum
+def test_one_value_per_channel_shows_the_rule_in_training(unseen, of_new):
+    lab = labs.momentum_lab(of_new)
+    lab.batch_size.value = 1
+    rule = "Expected more than 1 value per channel when training"
+    with pytest.raises(ValueError, match=rule):
+        torch_history(setting_of(lab))
+    assert RULE in lab.readout.value
+    assert rule in plain(lab.readout.value)
+    assert "Traceback" not in lab.readout.value + lab.picture.value
+    lab.batch_size.value = 2
+    assert_true_to_torch(lab)
+
+
+def test_one_value_per_channel_does_no_harm_in_eval():
+    lab = labs.momentum_lab(batch_size=1, training=False)
+    assert "In eval nothing moves" in plain(lab.readout.value)
+    assert "<svg" in lab.picture.value
+    assert_true_to_torch(lab)
+    lab.batch_size.value = 2
+    lab.training.value = True
+    assert_true_to_torch(lab)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [(0.1, 8, 30), (None, 2, 5), (0.5, 8, 0), (0.3, 4, 9, 0.2, False), (1.5, 8, 3), (0.1, 1, 3)],
+    ids=str,
+)
+def test_the_lab_standing_still_is_what_its_widgets_show(setting):
+    lab = labs.momentum_lab(*setting)
+    still = lab.still()
+    assert isinstance(still, View)
+    assert (still.words, still.body) == (lab.readout.value, lab.picture.value)
+    assert still._repr_html_() == lab.readout.value + lab.picture.value
+    assert repr(still).startswith(plain(lab.readout.value))
+    if RULE not in still.words:
+        assert_told(repr(still).splitlines()[0], setting_of(lab))
+        assert_told(repr(still).splitlines()[1], setting_of(lab))
+
+
+def test_every_move_draws_once_at_its_end(monkeypatch):
+    lab, drawn = labs.momentum_lab(), []
+    view = View("words")
+    monkeypatch.setattr(
+        momentum, "view_momentum", lambda setting, plot: drawn.append(setting) or view
+    )
+    moves = [
+        *((lab.momentum, value) for value in (0.3, 1.5, 0.3, 0)),
+        *((lab.slide, value) for value in (0.8, 0.2)),
+        *((lab.average, value) for value in (True, False)),
+        (lab.batch_size, 3),
+        (lab.batches, 4),
+        (lab.drift, 0.25),
+        (lab.training, False),
+    ]
+    for control, value in moves:
+        control.value = value
+        assert drawn == [setting_of(lab)]
+        drawn.clear()
+    lab.step.click()
+    assert drawn == [setting_of(lab)]
+
+
+@pytest.mark.parametrize("move", ["momentum", "slide", "drift", "step"])
+def test_an_unexpected_error_is_shown_and_the_lab_goes_on(monkeypatch, move):
+    def fail(setting, plot):
+        raise RuntimeError("<no> such thing")
+
+    lab = labs.momentum_lab()
+    with monkeypatch.context() as broken:
+        broken.setattr(momentum, "view_momentum", fail)
+        if move == "step":
+            lab.step.click()
+        else:
+            getattr(lab, move).value = 0.5
+        assert RULE in lab.readout.value
+        assert "RuntimeError: &lt;no&gt; such thing" in lab.picture.value
+    lab.batches.value = 12
+    assert_true_to_torch(lab)
+    assert "RuntimeError" not in lab.picture.value
+
+
+def controls_in(box):
+    for child in box.children:
+        if isinstance(child, widgets.Box):
+            yield from controls_in(child)
+        elif not isinstance(child, widgets.HTML):
+            yield child
+
+
+def test_every_control_has_a_name_of_its_own():
+    lab = labs.momentum_lab()
+    controls = [*controls_in(lab)]
+    names = [control.description.strip() for control in controls]
+    assert {*controls} == {
+        *(lab.momentum, lab.slide, lab.average, lab.batch_size),
+        *(lab.batches, lab.step, lab.drift, lab.training),
+    }
+    assert all(names)
+    assert len({*names}) == len(names)
+
+
+def test_nothing_below_the_picture_moves(unseen):
+    lab = labs.momentum_lab()
+    heights = set()
+    for typed, size, count in product((0.1, 1.5), (1, 64), (0, 60)):
+        lab.momentum.value, lab.batch_size.value, lab.batches.value = typed, size, count
+        heights.add((lab.readout.layout.height, lab.picture.layout.height))
+    ((readout, picture),) = heights
+    assert re.fullmatch(r"\d+px", readout)
+    assert re.fullmatch(r"\d+px", picture)
+
+
+def test_100_random_moves_leave_no_error(unseen):
+    lab, random = labs.momentum_lab(), Random(0)
+    refused = 0
+    for _ in range(100):
+        control = random.choice([*controls_in(lab)])
+        if control is lab.step:
+            control.click()
+        elif control is lab.momentum:
+            control.value = random.choice([0, 0.1, 0.5, 1, 1.5, -1])
+        elif control in (lab.average, lab.training):
+            control.value = not control.value
+        elif control in (lab.slide, lab.drift):
+            control.value = random.uniform(control.min, control.max)
+        else:
+            control.value = random.choice([control.min, control.max, random.randint(2, 60)])
+        assert "Traceback" not in lab.picture.value
+        setting = setting_of(lab)
+        impossible = setting.momentum is not None and not 0 <= setting.momentum <= 1
+        impossible |= setting.training and setting.batch_size == 1 and setting.batches > 0
+        refused += impossible
+        if impossible:
+            assert RULE in lab.readout.value
+        else:
+            assert_true_to_torch(lab)
+    assert 0 < refused < 50
