@@ -95,7 +95,7 @@ def svg_page(width: float, height: float, spoken: str, parts: list[str], *, lit:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="nv{" nv-still" if lit else ""}" '
         f'role="group" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" aria-label="{_clean(spoken)}">'
+        f'viewBox="0 0 {width:.0f} {height:.0f}" aria-label="{clean(spoken)}">'
         f"{STYLE}{''.join(parts)}</svg>"
     )
 
@@ -104,14 +104,14 @@ def svg_slice(label: int, spoken: str, parts: list[str], *, lit: bool) -> str:
     """The group of one statistic: what lights up together, and its accessible name."""
     return (
         f'<g class="nv-slice{" nv-on" if lit else ""}" data-label="{label}" tabindex="0" '
-        f'role="img" aria-label="{_clean(spoken)}">{"".join(parts)}</g>'
+        f'role="img" aria-label="{clean(spoken)}">{"".join(parts)}</g>'
     )
 
 
 def svg_text(x: float, y: float, text: str, look: str = "", anchor: str = "") -> str:
     """A line of text, escaped."""
     extra = (f' class="{look}"' if look else "") + (f' text-anchor="{anchor}"' if anchor else "")
-    return f'<text x="{x:.0f}" y="{y:.0f}"{extra}>{_clean(text)}</text>'
+    return f'<text x="{x:.0f}" y="{y:.0f}"{extra}>{clean(text)}</text>'
 
 
 def svg_dash(mark: int, path: str) -> str:
@@ -203,8 +203,8 @@ def five_digits(number: float) -> str:
     return _tidy(f"{number:.5g}")
 
 
-def _clean(text: str) -> str:
-    """Text from anywhere, safe inside SVG."""
+def clean(text: str) -> str:
+    """Text from anywhere, safe inside SVG and HTML."""
     return escape("".join(sign for sign in text if sign.isprintable()))
 
 

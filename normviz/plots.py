@@ -1,29 +1,31 @@
 """Curves, bars and histograms, drawn by matplotlib as pictures for a page.
 
-A plot is one Figure, drawn anew for every state. It has no paper, and its ink is that of the page
-around it, so it can be read in a light and in a dark theme. Series differ in their dashes too.
+A plot has no paper, and its ink is that of the page around it, so it can be read in a light and in
+a dark theme. Series differ in dash or hatch, not in colour alone.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from html import escape
 from io import StringIO
 from math import ceil
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from normviz.picture import Picture, five_digits
+from normviz.picture import Picture, clean, five_digits
 
 # Okabe and Ito's colours, as far as they can be told from white paper and from black.
-SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73")
+COLOURS = ("#0072b2", "#d55e00", "#009e73")
 GREY = "#777777"
 DASHES = ("-", "--", "-.")
+HATCHES = ("", "//", "..")
 INK = "#010203"  # a colour that nothing else has: the page's own ink takes its place
 LOOK = {
+    # What a reader has set for other plots stays out of these.
+    **{name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")},
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
     "axes.grid": True,
@@ -32,40 +34,46 @@ LOOK = {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 12,
-    "axes.titley": 1.02,  # a place of its own need not be searched for
     "axes.titleweight": "bold",
+    "axes.titley": 1.02,  # a place of its own need not be searched for
+    "figure.dpi": 96,  # pixels of a page in an inch
     "figure.facecolor": "none",
     "font.size": 11,
     "grid.alpha": 0.2,
     "grid.color": INK,
+    "hatch.color": INK,
+    "hatch.linewidth": 0.5,
     "legend.frameon": False,
     "lines.linewidth": 2.5,
     "svg.fonttype": "none",  # letters stay letters: small, sharp, and selectable
     "svg.hashsalt": "normviz",  # the same state gives the same bytes
     "text.color": INK,
+    "text.parse_math": False,  # a dollar is a dollar
     "xtick.color": INK,
     "ytick.color": INK,
 }
-PIXELS_PER_INCH = 96
+LETTER, SPACE = 10, 12  # pixels: the width of a letter, and between two labels
 
 
 class Plot:
-    """One persistent figure with axes side by side.
+    """One figure with axes side by side, drawn anew for every state.
 
     Args:
         columns: how many axes.
-        width, height: of the figure, in pixels of the page.
+        width: of the figure, in pixels of the page.
+        height: of the figure.
 
     >>> plot = Plot()
     >>> with plot.anew() as [axes]:
-    ...     lines(axes, {"running_mean": [0, 2, 3]})
+    ...     add_lines(axes, {"running_mean": [0, 2, 3]})
     >>> print(plot.picture("running_mean grows from 0 to 3"))
     running_mean grows from 0 to 3
     """
 
     def __init__(self, columns: int = 1, *, width: int = 760, height: int = 320):
         with rc_context(LOOK):
-            self.figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
+            inches = width / LOOK["figure.dpi"], height / LOOK["figure.dpi"]
+            self.figure = Figure(figsize=inches)
             self.axes: list[Axes] = [*self.figure.subplots(1, columns, squeeze=False)[0]]
             for axes in self.axes:
                 axes.locator_params(nbins=5)  # few ticks are drawn fast and read easily
@@ -74,9 +82,12 @@ class Plot:
 
     @contextmanager
     def anew(self) -> Iterator[list[Axes]]:
-        """The axes, empty, to be drawn on in a with block."""
+        """The axes without what was drawn last, for a with block; titles and labels stay.
+
+        To clear them altogether would make all ticks anew, which takes as long as all the rest.
+        """
         with rc_context(LOOK):
-            for axes in self.axes:  # clear() would make all ticks anew, which takes long
+            for axes in self.axes:
                 for artist in [*axes.lines, *axes.patches]:
                     artist.remove()
                 axes.relim()
@@ -96,16 +107,19 @@ class Plot:
             text: the same in words, as the picture's accessible name.
         """
         file = StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with rc_context(LOOK):
-            self.figure.savefig(file, format="svg", metadata={"Date": None})
+            self.figure.savefig(file, format="svg", metadata=nothing)
         svg = file.getvalue()
-        svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
-        name = f'<svg class="nv-plot" role="img" aria-label="{escape(text)}" '
+        svg = svg[svg.index("<svg ") :]  # without the head of a file
+        # Nothing refers to these, and other plots on the page have the same.
+        svg = re.sub(r' id="([a-z0-9]+[._]+\d+)"', r' class="\1"', svg)
         # matplotlib's own rule for lines would hold for the whole page.
         rules = (
             "<style>.nv-plot{max-width:100%;height:auto}.nv-plot *{stroke-linejoin:round}</style>"
         )
         svg = re.sub(r"<style.*?</style>", rules, svg, count=1, flags=re.DOTALL)
+        name = f'<svg class="nv-plot" role="img" aria-label="{clean(" ".join(text.split()))}" '
         return Picture(svg.replace("<svg ", name, 1).replace(INK, "currentColor"), text)
 
 
@@ -128,15 +142,21 @@ def draw_bars(
         y: beside them.
         text: the picture in words; if not given, the first values.
 
+    Raises:
+        ValueError: if there are no values, or not as many labels, or one is not finite.
+
     >>> print(draw_bars([0.5, 0.25], title="weights"))
     weights: 0 is 0.5, 1 is 0.25
     """
     if isinstance(values, Mapping):
         labels, values = [*values], [*values.values()]
+    values = _numbers("values", values)
     labels = [*range(len(values))] if labels is None else [*labels]
+    if len(labels) != len(values):
+        raise ValueError(f"labels must be as many as values, {len(values)}: got {len(labels)}.")
     plot = Plot()
     with plot.anew() as [axes]:
-        bars(axes, {"": values}, labels)
+        add_bars(axes, {"": values}, labels)
         axes.set(title=title, xlabel=x, ylabel=y)
     some = [f"{name} is {five_digits(v)}" for name, v in zip(labels, values, strict=True)][:12]
     more = ", …" if len(values) > len(some) else ""
@@ -160,12 +180,16 @@ def draw_lines(
         y: beside them.
         text: the picture in words; if not given, where each curve starts and ends.
 
+    Raises:
+        ValueError: if a series holds no numbers, or one that is not finite.
+
     >>> print(draw_lines({"mean": [0, 2, 3]}, title="running"))
     running: mean goes from 0 to 3 in 2 steps
     """
+    series = {name: _numbers(name, values) for name, values in series.items()}
     plot = Plot()
     with plot.anew() as [axes]:
-        lines(axes, series)
+        add_lines(axes, series)
         axes.set(title=title, xlabel=x, ylabel=y)
     told = (
         f"{name} goes from {five_digits(v[0])} to {five_digits(v[-1])} in {len(v) - 1} steps"
@@ -191,13 +215,16 @@ def draw_histograms(
         truth: where the means should be, drawn as a line.
         text: the picture in words; if not given, the means.
 
+    Raises:
+        ValueError: if a set holds no numbers, or one that is not finite.
+
     >>> print(draw_histograms({"biased": [0, 2], "unbiased": [1, 3]}, truth=2))
     truth 2; biased: 2 numbers with mean 1; unbiased: 2 numbers with mean 2
     """
-    samples = {name: np.asarray(numbers, dtype=float) for name, numbers in samples.items()}
+    samples = {name: _numbers(name, numbers) for name, numbers in samples.items()}
     plot = Plot(len(samples))
     with plot.anew() as axes:
-        histograms(axes, samples, truth, x)
+        add_histograms(axes, samples, truth=truth, x=x)
         for one, name in zip(axes, samples, strict=True):
             one.set_title(f"{title}: {name}" if title else name)
     told = [] if truth is None else [f"truth {five_digits(truth)}"]
@@ -208,39 +235,42 @@ def draw_histograms(
     return plot.picture(text or "; ".join(told))
 
 
-def bars(axes: Axes, series: Mapping[str, Sequence[float]], labels: Sequence) -> None:
-    """Draw the bars of each series side by side over the labels."""
+def add_bars(axes: Axes, series: Mapping[str, Sequence[float]], labels: Sequence) -> None:
+    """Add the bars of each series, side by side over the labels; a name "" needs no legend."""
     places, width = np.arange(len(labels)), 0.8 / len(series)
     for i, (name, values) in enumerate(series.items()):
         left = places - 0.4 + i * width
         edges = np.stack([left, left + width], axis=1).ravel()
         heights = np.stack([values, np.zeros(len(values))], axis=1).ravel()[:-1]  # and a gap
+        colour, _, hatch = _style(i)
         # One path for all bars is ten times faster than a patch for each.
-        axes.stairs(heights, edges, fill=True, color=SERIES_COLOURS[i], label=name)
+        axes.stairs(heights, edges, fill=True, color=colour, hatch=hatch, label=name)
     texts = [str(label) for label in labels]
-    room = axes.get_window_extent().width / (10 * max(map(len, texts)) + 12)  # for so many labels
+    room = axes.get_window_extent().width / (LETTER * max(map(len, texts)) + SPACE)
     every = max(1, ceil(len(texts) / room))
     axes.set_xticks(places[::every], texts[::every])
     axes.grid(visible=False, axis="x")
 
 
-def lines(axes: Axes, series: Mapping[str, Sequence[float]]) -> None:
-    """Draw one curve for each series, over 0, 1, 2, …."""
+def add_lines(axes: Axes, series: Mapping[str, Sequence[float]]) -> None:
+    """Add one curve for each series, over 0, 1, 2, …, with a dot where it ends."""
     for i, (name, values) in enumerate(series.items()):
-        k = i % len(SERIES_COLOURS)
-        axes.plot(values, DASHES[k], color=SERIES_COLOURS[k], label=name)
-        axes.plot(len(values) - 1, values[-1], "o", color=SERIES_COLOURS[k])  # where it is now
+        colour, dash, _ = _style(i)
+        axes.plot(values, dash, color=colour, label=name)
+        axes.plot(len(values) - 1, values[-1], "o", color=colour)
 
 
-def histograms(axes: Sequence[Axes], samples: Mapping, truth: float | None, x: str) -> None:
-    """Draw one histogram on each of the axes, all on one scale; a last bar holds a long tail."""
+def add_histograms(
+    axes: Sequence[Axes], samples: Mapping[str, np.ndarray], *, truth: float | None, x: str
+) -> None:
+    """Add one histogram to each of the axes, all on one scale; a last bar holds a long tail."""
     pooled = np.concatenate([*samples.values()])
-    start, most, end = min(0, pooled.min()), np.quantile(pooled, 0.99), pooled.max()
+    start, most, end = pooled.min(), np.quantile(pooled, 0.99), pooled.max()
     is_long = end - start > 1.3 * (most - start) > 0
-    edges = np.linspace(start, most if is_long else end, 41)
+    edges = np.histogram_bin_edges(pooled, 40, (start, most if is_long else end))
     for i, (one, numbers) in enumerate(zip(axes, samples.values(), strict=True)):
         counts, _ = np.histogram(np.clip(numbers, None, edges[-1]), edges)
-        one.stairs(counts, edges, fill=True, color=SERIES_COLOURS[i], alpha=0.7)
+        one.stairs(counts, edges, fill=True, color=_style(i)[0], alpha=0.7)
         one.axvline(np.mean(numbers), color=INK, ls="--", label="mean of them")
         if truth is not None:
             one.axvline(truth, color=INK, ls=":", label="truth")
@@ -248,3 +278,16 @@ def histograms(axes: Sequence[Axes], samples: Mapping, truth: float | None, x: s
     top = max(one.get_ylim()[1] for one in axes)
     for one in axes:
         one.set_ylim(0, top)
+
+
+def _style(i: int) -> tuple[str, str, str]:
+    """Colour, dash and hatch of the i-th series: nine that differ."""
+    other = (i + i // len(COLOURS)) % len(COLOURS)
+    return COLOURS[i % len(COLOURS)], DASHES[other], HATCHES[other]
+
+
+def _numbers(name: str, values) -> np.ndarray:
+    numbers = np.asarray(values, dtype=float)
+    if not (numbers.size and np.isfinite(numbers).all()):
+        raise ValueError(f"{name} must be finite numbers, one at least: got {values!r}.")
+    return numbers

@@ -13,15 +13,15 @@ import pytest
 
 from normviz.picture import Picture, five_digits
 from normviz.plots import (
+    COLOURS,
     GREY,
-    SERIES_COLOURS,
     Plot,
-    bars,
+    add_bars,
+    add_histograms,
+    add_lines,
     draw_bars,
     draw_histograms,
     draw_lines,
-    histograms,
-    lines,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -76,7 +76,7 @@ def painted(page, **style):
     ]
 
 
-def heights_in(page, colour=SERIES_COLOURS[0]):
+def heights_in(page, colour=COLOURS[0]):
     """How far each bar of this colour rises, in points of the page, from left to right."""
     found = []
     for path in painted(page, fill=colour):
@@ -103,7 +103,7 @@ def test_a_plot_is_a_named_image_and_prints_its_name(name, odd):
 @every_picture
 def test_the_ink_is_that_of_the_page_and_there_is_no_paper(name):
     page = page_of(DRAWN[name](title="A title", x="beneath", text="words"))
-    colours = {"none", "currentColor", GREY, *SERIES_COLOURS}
+    colours = {"none", "currentColor", GREY, *COLOURS}
     styles = [style_of(element) for element in page.iter()]
     used = {style[part] for style in styles for part in ("fill", "stroke") if part in style}
     assert used <= colours
@@ -115,7 +115,7 @@ def test_the_ink_is_that_of_the_page_and_there_is_no_paper(name):
     assert {style_of(text)["fill"] for text in texts} == {"currentColor"}
     papers = [style_of(path) for path in drawn if path.get("d", "").rstrip().endswith("z")]
     assert {"fill": "none"} in papers
-    assert {style["fill"] for style in papers} <= {"none", *SERIES_COLOURS}
+    assert {style["fill"] for style in papers} <= {"none", *COLOURS}
 
 
 @every_picture
@@ -135,7 +135,7 @@ def test_every_series_stands_out_from_light_and_from_dark_paper(paper):
         parts = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         return parts @ [0.2126, 0.7152, 0.0722] + 0.05
 
-    for colour in (*SERIES_COLOURS, GREY):
+    for colour in (*COLOURS, GREY):
         dim, bright = sorted((light(colour[1:]), light(paper)))
         assert bright / dim >= 3
 
@@ -180,7 +180,7 @@ def test_drawing_leaves_matplotlibs_settings_alone_even_if_it_fails():
     plot = Plot(2)
     with pytest.raises(ZeroDivisionError), plot.anew() as axes:
         assert matplotlib.rcParams.copy() != before
-        lines(axes[0], {"a": [1], "b": [2]})
+        add_lines(axes[0], {"a": [1], "b": [2]})
         raise ZeroDivisionError
     assert matplotlib.rcParams.copy() == before
     plot.picture("")
@@ -200,7 +200,7 @@ def test_a_bar_rises_with_its_value(values):
 def test_bars_stand_apart_in_order_above_their_labels():
     values = {"start": 4, "one & two": 2, 7: 3}
     page = page_of(draw_bars(values, title="T", x="X", y="Y"))
-    (path,) = painted(page, fill=SERIES_COLOURS[0])
+    (path,) = painted(page, fill=COLOURS[0])
     points = points_of(path)
     lefts, rights = points[1::4, 0], points[2::4, 0]
     assert (lefts < rights).all()
@@ -217,7 +217,7 @@ def test_bars_stand_apart_in_order_above_their_labels():
 def test_labels_do_not_run_into_each_other(count, label, columns):
     plot, labels = Plot(columns), [label.format(i) for i in range(count)]
     with plot.anew() as axes:
-        bars(axes[-1], {"": [1] * count}, labels)
+        add_bars(axes[-1], {"": [1] * count}, labels)
     texts = page_of(plot.picture("")).iter(f"{SVG}text")
     found = {"".join(t.itertext()): float(t.get("x", "nan")) for t in texts}
     kept = [name for name in labels if name in found]
@@ -233,23 +233,20 @@ def test_labels_do_not_run_into_each_other(count, label, columns):
 def test_two_series_of_bars_stand_side_by_side_and_differ():
     plot = Plot()
     with plot.anew() as [axes]:
-        bars(axes, {"here": [1, 2], "there": [4, 3]}, "ab")
+        add_bars(axes, {"here": [1, 2], "there": [4, 3]}, "ab")
     page = page_of(plot.picture("two"))
-    here, there = (heights_in(page, colour)[0] for colour in SERIES_COLOURS[:2])
+    (pattern,) = page.iter(f"{SVG}pattern")  # the second series is hatched
+    fills = COLOURS[0], f"url(#{pattern.get('id')})"
+    assert pattern.find(f"{SVG}rect").get("fill") == COLOURS[1]
+    here, there = (heights_in(page, fill)[0] for fill in fills)
     np.testing.assert_allclose(here * [4, 1.5], there, atol=1e-3)
-    edges = np.sort(
-        [points_of(painted(page, fill=colour)[0])[[1, 2], 0] for colour in SERIES_COLOURS[:2]]
-    )
+    edges = np.sort([points_of(painted(page, fill=fill)[0])[[1, 2], 0] for fill in fills])
     assert edges[0, 1] == pytest.approx(edges[1, 0])
     assert {"here", "there"} <= {*words_in(page)}
 
 
 def curves_in(page):
-    return [
-        path
-        for path in painted(page, fill="none")
-        if style_of(path).get("stroke") in SERIES_COLOURS
-    ]
+    return [path for path in painted(page, fill="none") if style_of(path).get("stroke") in COLOURS]
 
 
 @pytest.mark.parametrize("lengths", [(2,), (40, 3), (5, 40, 17)], ids=str)
@@ -266,7 +263,7 @@ def test_all_curves_share_one_scale_and_end_at_their_last_value(lengths):
         np.testing.assert_allclose(drawn, slope * wanted + start, atol=0.01)
     uses = [use for use in shown(page) if use.tag == f"{SVG}use"]
     colours = [style_of(use)["fill"] for use in uses]
-    for path, colour in zip(curves_in(page), SERIES_COLOURS, strict=False):
+    for path, colour in zip(curves_in(page), COLOURS, strict=False):
         dot = uses[colours.index(colour)]
         ends = [float(dot.get("x")), float(dot.get("y"))]
         assert ends == pytest.approx(points_of(path)[-1], abs=1e-4)
@@ -282,7 +279,7 @@ def test_curves_differ_in_colour_and_in_dash_and_the_legend_names_them_so():
     for (colour, dash), (other, its) in combinations(looks, 2):
         assert colour != other
         assert dash != its
-    legend = page.find(".//*[@id='legend_1']")
+    legend = page.find(".//*[@class='legend_1']")
     assert words_in(legend) == ["first", "second", "third"]
     assert [
         (style_of(path)["stroke"], style_of(path).get("stroke-dasharray"))
@@ -303,9 +300,9 @@ def test_curves_differ_in_colour_and_in_dash_and_the_legend_names_them_so():
 )
 def test_the_legend_names_what_has_a_name_and_has_room_for_it(picture, names):
     page = page_of(picture)
-    legend = page.find(".//*[@id='legend_1']")
+    legend = page.find(".//*[@class='legend_1']")
     assert (legend and words_in(legend)) == names
-    bottom = points_of(page.find(".//*[@id='axes_1']//*[@d]"))[:, 1].max()
+    bottom = points_of(page.find(".//*[@class='axes_1']//*[@d]"))[:, 1].max()
     height = float(page.get("viewBox").split()[3])
     assert (height - bottom > 50) == (names is not None)
     for text in legend.iter(f"{SVG}text") if names else ():
@@ -314,8 +311,8 @@ def test_the_legend_names_what_has_a_name_and_has_room_for_it(picture, names):
 
 def places_in(page):
     """Of each axes: the bars' edges, and where the mean and the truth are marked."""
-    for axes in (e for e in page.iter() if e.get("id", "").startswith("axes_")):
-        (steps,) = [path for path in painted(axes) if style_of(path).get("fill") in SERIES_COLOURS]
+    for axes in (e for e in page.iter() if e.get("class", "").startswith("axes_")):
+        (steps,) = [path for path in painted(axes) if style_of(path).get("fill") in COLOURS]
         marks = [
             (style_of(path)["stroke-dasharray"], points_of(path)[0, 0])
             for path in painted(axes, stroke="currentColor")
@@ -338,7 +335,7 @@ def test_histograms_share_one_scale_and_mark_their_means_and_the_truth(tail, tru
     page = page_of(draw_histograms({"few": few, "many": many}, truth=truth, x="x", title="T"))
     everything, areas, dashes = np.concatenate([few, many]), [], set()
     is_long = tail == "long tail"
-    start = min(0, everything.min())
+    start = everything.min()
     end = np.quantile(everything, 0.99) if is_long else everything.max()
     assert (everything.max() > 1.5 * end) == is_long
     edges = np.linspace(start, end, 41)
@@ -397,14 +394,14 @@ def test_without_words_of_its_own_a_plot_says_its_values(picture, wanted):
 def sketch_bars(axes, seed):
     values = np.random.default_rng(seed).normal(0, 10, (2, 3 + seed))
     for one, row in zip(axes, values, strict=True):
-        bars(one, {"named" if seed % 2 else "": row}, [f"{seed}.{i}" for i in range(len(row))])
+        add_bars(one, {"named" if seed % 2 else "": row}, [f"{seed}.{i}" for i in range(len(row))])
         one.set(title=f"T{seed}", xlabel=f"X{seed}", ylabel=f"Y{seed}")
 
 
 def sketch_lines(axes, seed):
     values = np.random.default_rng(seed).normal(0, 10**seed, (2, 2, 4 + seed))
     for one, rows in zip(axes, values, strict=True):
-        lines(one, {"a": rows[0], "b": rows[1]} if seed % 2 else {"a": rows[0]})
+        add_lines(one, {"a": rows[0], "b": rows[1]} if seed % 2 else {"a": rows[0]})
         one.plot(rows[1], "o", color=GREY, label="dots" if seed > 2 else None)
         one.set(title=f"T{seed}", xlabel=f"X{seed}", xlim=(-seed, 4 + seed))
         if seed > 1:
@@ -414,7 +411,7 @@ def sketch_lines(axes, seed):
 def sketch_histograms(axes, seed):
     values = np.random.default_rng(seed).exponential(10**seed, (2, 50 * (seed + 1)))
     truth = seed if seed % 2 else None
-    histograms(axes, dict(zip("ab", values, strict=True)), truth, x=f"X{seed}")
+    add_histograms(axes, dict(zip("ab", values, strict=True)), truth=truth, x=f"X{seed}")
     for one in axes:
         one.set_title(f"T{seed}")
 
@@ -461,7 +458,7 @@ def test_a_plot_is_as_large_as_it_is_asked_to_be():
     page = page_of(Plot(3, width=1000, height=330).picture(""))
     assert page.get("viewBox") == "0 0 750 247.5"  # 96 pixels, 72 points to the inch
     assert [page.get("width"), page.get("height")] == ["750pt", "247.5pt"]
-    assert len([e for e in page.iter() if e.get("id", "").startswith("axes_")]) == 3
+    assert len([e for e in page.iter() if e.get("class", "").startswith("axes_")]) == 3
 
 
 @every_picture
@@ -491,3 +488,44 @@ def test_every_curve_starts_and_ends_in_words_where_it_does_in_the_picture():
     for name, values in series.items():
         told = f"{name} goes from {five_digits(values[0])} to {five_digits(values[-1])} in "
         assert f"{told}{len(values) - 1} steps" in draw_lines(series).text
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"savefig.bbox": "tight"}, {"lines.marker": "o"}, {"font.family": ["serif"]}],
+    ids=str,
+)
+def test_what_a_reader_has_set_for_other_plots_stays_out(setting):
+    plain = [draw().svg for draw in DRAWN.values()]
+    with matplotlib.rc_context(setting):
+        assert [draw().svg for draw in DRAWN.values()] == plain
+
+
+def test_nine_series_differ_in_colour_or_dash():
+    page = page_of(draw_lines({f"s{i}": [i, i + 1] for i in range(9)}))
+    looks = [style_of(path) for path in curves_in(page)]
+    assert len({(look["stroke"], look.get("stroke-dasharray")) for look in looks}) == 9
+
+
+def test_a_dollar_is_a_dollar():
+    page = page_of(draw_bars({"$5": 1, "$6": 2}, title=r"$\foo$"))
+    assert {"$5", "$6", r"$\foo$"} <= {*words_in(page)}
+
+
+@pytest.mark.parametrize(
+    ("draw", "rule"),
+    [
+        (lambda: draw_bars([]), "values must be finite numbers"),
+        (lambda: draw_bars([1, float("nan")]), "values must be finite numbers"),
+        (lambda: draw_bars([1, 2], ["one"]), "labels must be as many as values, 2: got 1"),
+        (lambda: draw_lines({"loss": []}), "loss must be finite numbers"),
+        (lambda: draw_histograms({"few": [float("inf")]}), "few must be finite numbers"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_name(draw, rule):
+    with pytest.raises(ValueError, match=rule):
+        draw()
+
+
+def test_a_name_of_several_lines_is_read_as_one():
+    assert page_of(draw_bars([1], text="a\n\x00b")).get("aria-label") == "a b"

@@ -9,7 +9,7 @@ import numpy as np
 from normviz.labs.lab import Lab, View
 from normviz.layers import RefusedInput
 from normviz.picture import five_digits
-from normviz.plots import Plot, histograms
+from normviz.plots import Plot, add_histograms
 from normviz.reduction import Reduction
 
 LARGEST_SAMPLE = 30
@@ -76,7 +76,7 @@ def view_bessel(setting: BesselSetting, plot: Plot) -> View:
     }
     biased, unbiased = (float(np.mean(values)) for values in variances.values())
     with plot.anew() as axes:
-        histograms(axes, variances, truth=1, x="variance of a sample")
+        add_histograms(axes, variances, truth=1, x="variance of a sample")
         for one, name in zip(axes, variances, strict=True):
             one.set_title(name)
     told = (

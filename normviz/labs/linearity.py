@@ -10,7 +10,7 @@ import torch
 from normviz.labs.lab import Lab, View, train_or_eval
 from normviz.layers import BatchNorm1d, RefusedInput
 from normviz.picture import five_digits
-from normviz.plots import INK, Plot, bars
+from normviz.plots import INK, Plot, add_bars
 
 RUNNING_MEAN, RUNNING_VAR = 2.0, 4.0  # of the layer, from earlier training
 LONGEST = 8
@@ -67,8 +67,8 @@ def view_linearity(setting: LinearitySetting, plot: Plot) -> View:
     gap = together - apart
     labels = [f"number {i}" for i in range(len(gap))]
     with plot.anew() as [left, right]:
-        bars(left, {"T(αx₁ + βx₂)": together, "αT(x₁) + βT(x₂)": apart}, labels)
-        bars(right, {"gap": gap}, labels)
+        add_bars(left, {"T(αx₁ + βx₂)": together, "αT(x₁) + βT(x₂)": apart}, labels)
+        add_bars(right, {"gap": gap}, labels)
         left.set_title("both sides")
         right.set_title("the gap: left side − right side")
         for axes in (left, right):

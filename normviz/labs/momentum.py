@@ -10,7 +10,7 @@ import torch
 from normviz.labs.lab import Lab, View, show_errors, train_or_eval
 from normviz.layers import BatchNorm1d
 from normviz.picture import five_digits
-from normviz.plots import GREY, Plot, bars, lines
+from normviz.plots import GREY, Plot, add_bars, add_lines
 
 MEAN, VARIANCE = 3.0, 4.0  # of the data, before any drift
 MOST_BATCHES, LARGEST_BATCH = 60, 64
@@ -74,10 +74,10 @@ def view_momentum(setting: MomentumSetting, plot: Plot) -> View:
             (left, mean, [x.mean() for x in data], truth),
             (middle, var, [x.var() for x in data], [VARIANCE] * len(truth)),
         ):
-            lines(axes, {"running": running, "truth": true})
+            add_lines(axes, {"running": running, "truth": true})
             axes.plot(range(1, len(data) + 1), of_batch, "o", color=GREY, ms=4, label="each batch")
             axes.set(xlabel="batches seen", xlim=(-0.5, len(data) + 0.5))
-        bars(right, {"": [*weights.values()]}, [*weights])
+        add_bars(right, {"": [*weights.values()]}, [*weights])
         left.set_title("running_mean")
         middle.set_title("running_var")
         right.set(title="weight of each batch", xlabel="batch")
