@@ -32,7 +32,7 @@ def bessel_lab(m: int = 3, draws: int = 2000, distribution: str = "normal") -> "
             ``"uniform"`` or ``"skewed"`` (exponential).
 
     Raises:
-        ValueError: for another number of draws, or another distribution.
+        ValueError: for another number of draws, another distribution, or an m out of range.
 
     >>> lab = bessel_lab(m=2)
     >>> print(lab.still())  # doctest: +ELLIPSIS
@@ -40,11 +40,11 @@ def bessel_lab(m: int = 3, draws: int = 2000, distribution: str = "normal") -> "
     """
     for name, value, known in (
         ("draws", draws, DRAWS),
-        ("distribution", distribution, DISTRIBUTIONS),
+        ("distribution", distribution, [*DISTRIBUTIONS]),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(str, known))}: got {value!r}.")
-    return BesselLab(BesselSetting(m, draws, distribution))
+    return BesselLab(BesselSetting(m=m, draws=draws, distribution=distribution))
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ def _samples(distribution: str) -> np.ndarray:
 class BesselLab(Lab):
     """The widget behind :func:`bessel_lab`; ``m``, ``draws``, ``distribution`` have a ``value``."""
 
+    Setting = BesselSetting
+
     def __init__(self, setting: BesselSetting):
         self.m = widgets.IntSlider(
             setting.m, min=1, max=LARGEST_SAMPLE, description="m, numbers in a sample"
@@ -113,11 +115,11 @@ class BesselLab(Lab):
         self.distribution = widgets.Dropdown(
             options=[*DISTRIBUTIONS], value=setting.distribution, description="drawn from"
         )
-        super().__init__([self.m], [self.draws, self.distribution], picture=350)
+        super().__init__([self.m], [self.draws, self.distribution], picture_height=350)
         self._plot = Plot(2, width=900, height=330)
+        self.check_opened_at(setting)
         self.draw_on(self.m, self.draws, self.distribution)
 
     def view(self) -> View:
         """The two variances, over many samples."""
-        setting = BesselSetting(self.m.value, self.draws.value, self.distribution.value)
-        return view_bessel(setting, self._plot)
+        return view_bessel(self.read(), self._plot)

@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from html import escape, unescape
 
@@ -35,8 +35,10 @@ class View:
         return self.words + self.body
 
     def __repr__(self) -> str:
-        words = unescape(re.sub("<[^>]*>", " ", self.words))
-        return "\n".join([" ".join(words.split()), *(picture.text for picture in self.pictures)])
+        words = self.words.replace("</th>", ": ")
+        lines = re.split("<br>|</p>|</tr>|</caption>", words)
+        said = (unescape(re.sub("<[^>]*>", "", line)).strip() for line in lines)
+        return "\n".join([*filter(None, said), *(picture.text for picture in self.pictures)])
 
 
 def rule(text: str) -> str:
@@ -66,6 +68,8 @@ def show_errors(callback):
         try:
             callback(lab, change)
         except Exception:
+            if lab._settling:  # the outer callback would draw over it
+                raise
             lab.readout.value = (
                 '<p role="alert">This lab has stumbled over an error of its own:</p>'
             )
@@ -77,22 +81,44 @@ def show_errors(callback):
 class Lab(widgets.VBox):
     """Rows of controls above a readout and a picture, both of fixed height, so nothing jumps.
 
-    A subclass makes its controls, hands them over in rows, and says in ``view`` what they mean.
+    A subclass makes a control for each field of its ``Setting``, hands them over in rows, and says
+    in ``view`` what they mean.
 
     Args:
         rows: the controls from top to bottom; each is set and read by its ``value``.
-        readout, picture: heights in pixels.
+        readout_height: in pixels.
+        picture_height: in pixels.
     """
 
-    def __init__(self, *rows: list[widgets.Widget], readout: int = 64, picture: int = 560):
+    Setting: type  # a frozen dataclass
+
+    def __init__(
+        self, *rows: list[widgets.Widget], readout_height: int = 64, picture_height: int = 560
+    ):
         self.readout, self.picture = (
             widgets.HTML(layout=widgets.Layout(height=f"{height}px", overflow="auto"))
-            for height in (readout, picture)
+            for height in (readout_height, picture_height)
         )
         wrap = widgets.Layout(flex_flow="row wrap")
         boxes = [widgets.HBox(row, layout=wrap) for row in rows]
         super().__init__([*boxes, self.readout, self.picture])
         self._settling = False
+
+    def read(self):
+        """The setting that the controls hold."""
+        names = (field.name for field in fields(self.Setting))
+        return self.Setting(**{name: getattr(self, name).value for name in names})
+
+    def check_opened_at(self, setting) -> None:
+        """Whether the controls took what they were given; a slider would go to its end instead.
+
+        Raises:
+            ValueError: naming the first one that did not.
+        """
+        for name, asked in asdict(setting).items():
+            held = getattr(self.read(), name)
+            if asked != held:
+                raise ValueError(f"{name} goes as far as {held!r} in this lab: got {asked!r}.")
 
     def view(self) -> View:
         """What the controls stand for.

@@ -1,7 +1,7 @@
 """Both sides of T(αx₁ + βx₂) = αT(x₁) + βT(x₂), and the gap between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ipywidgets as widgets
 import numpy as np
@@ -13,7 +13,8 @@ from normviz.picture import five_digits
 from normviz.plots import INK, Plot, add_bars
 
 RUNNING_MEAN, RUNNING_VAR = 2.0, 4.0  # of the layer, from earlier training
-LONGEST = 8
+LONGEST, LARGEST = 8, 1e6  # of a vector: how many numbers, and how large they may be
+ROUNDING = 1e-9  # in double precision, what is smaller is no gap
 
 
 def linearity_lab(
@@ -32,17 +33,29 @@ def linearity_lab(
     Args:
         alpha: the factor of x1, -3 to 3.
         beta: the factor of x2, -3 to 3.
-        x1: a vector of 2 to 8 numbers.
+        x1: a vector of up to 8 numbers.
         x2: another one, of as many.
         eps: added to the variance, 1e-8 to 100.
         training: whether the layer is in training.
+
+    Raises:
+        ValueError: for a number that the lab's sliders do not reach, or a vector out of bounds.
 
     >>> lab = linearity_lab(alpha=2, beta=0)
     >>> lab.training.value = False
     >>> "1 − α − β" in lab.readout.value
     True
     """
-    return LinearityLab(LinearitySetting(alpha, beta, tuple(x1), tuple(x2), eps, training))
+    return LinearityLab(
+        LinearitySetting(
+            alpha=alpha,
+            beta=beta,
+            x1=tuple(map(float, x1)),
+            x2=tuple(map(float, x2)),
+            eps=eps,
+            training=training,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ def view_linearity(setting: LinearitySetting, plot: Plot) -> View:
     """
     together, apart = both_sides(setting)
     gap = together - apart
+    gap[np.abs(gap) < ROUNDING * max(1, np.abs(together).max())] = 0
     labels = [f"number {i}" for i in range(len(gap))]
     with plot.anew() as [left, right]:
         add_bars(left, {"T(αx₁ + βx₂)": together, "αT(x₁) + βT(x₂)": apart}, labels)
@@ -84,9 +98,9 @@ def both_sides(setting: LinearitySetting) -> tuple[np.ndarray, np.ndarray]:
         RefusedInput: if the vectors do not go together, or the layer refuses them.
     """
     x1, x2 = (torch.tensor(x, dtype=torch.float64) for x in (setting.x1, setting.x2))
-    if not 1 <= len(x1) == len(x2) <= LONGEST:
+    if not len(x1) == len(x2) <= LONGEST:
         raise RefusedInput(
-            f"x1 and x2 must hold equally many numbers, up to {LONGEST}: got {len(x1)} and "
+            f"x₁ and x₂ must hold equally many numbers, up to {LONGEST}: got {len(x1)} and "
             f"{len(x2)}."
         )
     apart = setting.alpha * transform(setting, x1) + setting.beta * transform(setting, x2)
@@ -102,16 +116,15 @@ def transform(setting: LinearitySetting, x: torch.Tensor) -> torch.Tensor:
 
 
 def _judge(setting: LinearitySetting, gap: np.ndarray) -> str:
-    largest = float(np.abs(gap).max())
     if not setting.training:
         zero = float(transform(setting, torch.zeros(2, dtype=torch.float64))[0])
-        share = five_digits(1 - setting.alpha - setting.beta)
+        share = five_digits(round(1 - setting.alpha - setting.beta, 9))
         return (
             f"<b>Affine.</b> The gap is (1 − α − β) · T(0) = {share} · {five_digits(zero)} = "
-            f"{_round(gap[0])} everywhere: the same for all vectors, and 0 if α + β = 1."
+            f"{five_digits(gap[0])} everywhere: the same for all vectors, and 0 if α + β = 1."
         )
-    if largest > 1e-3:
-        return f"<b>Not linear:</b> the largest gap is {_round(largest)}."
+    if gap.any():
+        return f"<b>Not linear:</b> the largest gap is {five_digits(np.abs(gap).max())}."
     return (
         "No gap to be seen here. <b>One case that fits is no proof</b>: a linear T has none ever."
     )
@@ -132,13 +145,15 @@ class LinearityLab(Lab):
     a ``value``.
     """
 
+    Setting = LinearitySetting
+
     def __init__(self, setting: LinearitySetting):
         self.alpha, self.beta = (
             widgets.FloatSlider(value, min=-3, max=3, step=0.1, description=name)
             for name, value in (("α", setting.alpha), ("β", setting.beta))
         )
         self.x1, self.x2 = (
-            widgets.Text(", ".join(f"{number:g}" for number in x), description=name)
+            widgets.Text(", ".join(f"{number:.17g}" for number in x), description=name)
             for name, x in (("x₁", setting.x1), ("x₂", setting.x2))
         )
         self.eps = widgets.FloatLogSlider(
@@ -146,25 +161,24 @@ class LinearityLab(Lab):
         )
         self.training = train_or_eval(setting.training)
         super().__init__(
-            [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture=350
+            [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture_height=350
         )
         self._plot = Plot(2, width=900, height=330)
+        self.check_opened_at(setting)
         controls = (self.alpha, self.beta, self.x1, self.x2, self.eps, self.training)
         self.draw_on(*controls)
 
+    def read(self) -> LinearitySetting:
+        """The setting that the controls hold.
+
+        Raises:
+            RefusedInput: if a text is no vector.
+        """
+        return replace(super().read(), x1=_numbers(self.x1), x2=_numbers(self.x2))
+
     def view(self) -> View:
         """Both sides of the equation."""
-        return view_linearity(
-            LinearitySetting(
-                alpha=self.alpha.value,
-                beta=self.beta.value,
-                x1=_numbers(self.x1),
-                x2=_numbers(self.x2),
-                eps=self.eps.value,
-                training=self.training.value,
-            ),
-            self._plot,
-        )
+        return view_linearity(self.read(), self._plot)
 
 
 def _numbers(control: widgets.Text) -> tuple[float, ...]:
@@ -175,11 +189,11 @@ def _numbers(control: widgets.Text) -> tuple[float, ...]:
     """
     try:
         numbers = tuple(float(part) for part in control.value.split(","))
-        if not np.isfinite(numbers).all():
+        if not all(abs(number) <= LARGEST for number in numbers):  # nor for nan
             raise ValueError
     except ValueError:
         raise RefusedInput(
-            f"{control.description} must be numbers with commas between them, such as 1, 2, 6: "
-            f"got {control.value!r}."
+            f"{control.description} must be numbers with commas between them, such as 1, 2, 6, and "
+            f"none beyond {LARGEST:,.0f}: got {control.value!r}."
         ) from None
     return numbers

@@ -55,9 +55,16 @@ def modes_lab(
     >>> "of this batch" in lab.readout.value
     True
     """
-    if batch not in BATCHES:
+    if batch not in [*BATCHES]:
         raise ValueError(f"batch must be one of {', '.join(BATCHES)}: got {batch!r}.")
-    return ModesLab(ModesSetting(training, track_running_stats, set_after, batch))
+    return ModesLab(
+        ModesSetting(
+            training=training,
+            track_running_stats=track_running_stats,
+            set_after=set_after,
+            batch=batch,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ def view_modes(setting: ModesSetting) -> View:
 def layer_of(setting: ModesSetting) -> BatchNorm1d:
     """The layer, with the buffers of earlier training if it was made to have any."""
     flag = setting.track_running_stats
-    layer = BatchNorm1d(2, track_running_stats=flag is not setting.set_after)
+    at_first = not flag if setting.set_after else flag
+    layer = BatchNorm1d(2, track_running_stats=at_first)
     if layer.running_mean is not None:
         layer.running_mean.copy_(torch.tensor(RUNNING_MEAN))
         layer.running_var.copy_(torch.tensor(RUNNING_VAR))
@@ -111,24 +119,23 @@ def _describe(setting: ModesSetting, explained: Explanation, mates: bool) -> str
     mode = "training" if setting.training else "eval"
     when = "set after construction" if setting.set_after else "given to the constructor"
     return (
-        '<table style="line-height:1.5;text-align:left">'
+        '<table style="line-height:1.5">'
         f"<caption><b>{mode}, track_running_stats={setting.track_running_stats}, {when}</b>"
         f"</caption>{''.join(map(_row, rows, rows.values()))}</table>"
     )
 
 
 def _row(name: str, what: str) -> str:
-    return f'<tr><th scope="row" style="padding-right:24px">{name}</th><td>{what}</td></tr>'
+    left = "text-align:left;padding:0 24px 0 0"
+    return f'<tr><th scope="row" style="{left}">{name}</th><td style="{left}">{what}</td></tr>'
 
 
 def _moves(explained: Explanation, name: str) -> str:
     if explained.before is None:
         return "there is none"
-    before, after = (
-        ", ".join(five_digits(value) for value in state[name].reshape(-1).tolist())
-        for state in (explained.before, explained.after)
-    )
-    return f"stays {before}" if before == after else f"<b>moves</b> from {before} to {after}"
+    states = explained.before[name], explained.after[name]
+    before, after = (", ".join(map(five_digits, s.reshape(-1).tolist())) for s in states)
+    return f"stays {before}" if torch.equal(*states) else f"<b>moves</b> from {before} to {after}"
 
 
 class ModesLab(Lab):
@@ -136,6 +143,8 @@ class ModesLab(Lab):
 
     ``training``, ``track_running_stats``, ``set_after`` and ``batch`` have a ``value``.
     """
+
+    Setting = ModesSetting
 
     def __init__(self, setting: ModesSetting):
         flag = setting.track_running_stats
@@ -151,18 +160,11 @@ class ModesLab(Lab):
         super().__init__(
             [self.training, self.batch],
             [self.track_running_stats, self.set_after],
-            readout=170,
-            picture=500,
+            readout_height=170,
+            picture_height=500,
         )
         self.draw_on(self.training, self.track_running_stats, self.set_after, self.batch)
 
     def view(self) -> View:
         """What normalizes and what moves."""
-        return view_modes(
-            ModesSetting(
-                training=self.training.value,
-                track_running_stats=self.track_running_stats.value,
-                set_after=self.set_after.value,
-                batch=self.batch.value,
-            )
-        )
+        return view_modes(self.read())

@@ -1,7 +1,8 @@
 """What the running statistics remember: batch after batch, at any momentum."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from math import nan
 
 import ipywidgets as widgets
 import numpy as np
@@ -34,12 +35,24 @@ def momentum_lab(
         drift: how much the mean of the data moves from batch to batch, -0.5 to 0.5.
         training: whether the layer is in training; in eval, nothing moves.
 
+    Raises:
+        ValueError: for a number that the lab's sliders do not reach. A momentum that the layer
+            refuses is shown, with the rule that it breaks.
+
     >>> lab = momentum_lab(momentum=None, batches=2)
     >>> lab.batches.value = 4
     >>> "Each batch weighs 25 %" in lab.readout.value
     True
     """
-    return MomentumLab(MomentumSetting(momentum, batch_size, batches, drift, training))
+    return MomentumLab(
+        MomentumSetting(
+            momentum=momentum,
+            batch_size=batch_size,
+            batches=batches,
+            drift=drift,
+            training=training,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ def view_momentum(setting: MomentumSetting, plot: Plot) -> View:
     with plot.anew() as [left, middle, right]:
         for axes, running, of_batch, true in (
             (left, mean, [x.mean() for x in data], truth),
-            (middle, var, [x.var() for x in data], [VARIANCE] * len(truth)),
+            (middle, var, [unbiased_variance(x) for x in data], [VARIANCE] * len(truth)),
         ):
             add_lines(axes, {"running": running, "truth": true})
             axes.plot(range(1, len(data) + 1), of_batch, "o", color=GREY, ms=4, label="each batch")
@@ -86,6 +99,11 @@ def view_momentum(setting: MomentumSetting, plot: Plot) -> View:
         f"running_var {five_digits(var[-1])}, where the data have {five_digits(VARIANCE)}"
     )
     return View(_describe(setting, weights, told), (plot.picture(told),))
+
+
+def unbiased_variance(x: torch.Tensor) -> float:
+    """Of a batch; nan for a single number, which has none and is not drawn."""
+    return x.var().item() if len(x) > 1 else nan
 
 
 def weights_of(setting: MomentumSetting) -> dict[str | int, float]:
@@ -135,9 +153,11 @@ def _describe(setting: MomentumSetting, weights: dict, told: str) -> str:
 class MomentumLab(Lab):
     """The widget behind :func:`momentum_lab`; each control can be set and read by name.
 
-    ``momentum``, ``average`` (momentum=None), ``batch_size``, ``batches``, ``drift`` and
-    ``training`` have a ``value``; ``step`` is a button.
+    ``momentum`` (which follows ``slide``), ``average`` (momentum=None), ``batch_size``,
+    ``batches``, ``drift`` and ``training`` have a ``value``; ``step`` is a button.
     """
+
+    Setting = MomentumSetting
 
     def __init__(self, setting: MomentumSetting):
         first = 0.1 if setting.momentum is None else setting.momentum
@@ -164,12 +184,13 @@ class MomentumLab(Lab):
             [self.momentum, self.slide, self.average],
             [self.batches, self.step, self.batch_size],
             [self.drift, self.training],
-            picture=350,
+            picture_height=350,
         )
         self._plot = Plot(3, width=900, height=330)
         self.slide.observe(self._follow_slide, "value")
         self.momentum.observe(self._follow_text, "value")
         self.step.on_click(self._step)
+        self.check_opened_at(setting)
         self.draw_on(self.average, self.batch_size, self.batches, self.drift, self.training)
 
     @show_errors
@@ -182,18 +203,15 @@ class MomentumLab(Lab):
             self.slide.value = self.momentum.value
         self.draw()
 
-    def _step(self, _):
+    @show_errors
+    def _step(self, _=None):
         self.batches.value += 1  # and no further than the slider goes
+
+    def read(self) -> MomentumSetting:
+        """The setting that the controls hold."""
+        setting = super().read()
+        return replace(setting, momentum=None) if self.average.value else setting
 
     def view(self) -> View:
         """The running statistics after each batch."""
-        return view_momentum(
-            MomentumSetting(
-                momentum=None if self.average.value else self.momentum.value,
-                batch_size=self.batch_size.value,
-                batches=self.batches.value,
-                drift=self.drift.value,
-                training=self.training.value,
-            ),
-            self._plot,
-        )
+        return view_momentum(self.read(), self._plot)

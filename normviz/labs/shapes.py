@@ -54,7 +54,7 @@ class ShapeSetting:
 
     layer: str
     shape: tuple[int, ...]
-    pooled_last: int = 1  # how many of the last axes LayerNorm's normalized_shape names
+    normalized_shape: int = 1  # for LayerNorm: how many of the last axes it names
     show: str = "input"
     by: str = "statistic"
 
@@ -63,7 +63,7 @@ def view_shape(setting: ShapeSetting) -> View:
     """The slices that a layer pools."""
     x = _integers(len(setting.shape))[tuple(slice(size) for size in setting.shape)]
     if setting.layer == "LayerNorm":
-        layer = layers.LayerNorm(setting.shape[-setting.pooled_last :])
+        layer = layers.LayerNorm(setting.shape[-setting.normalized_shape :])
     else:
         layer = getattr(layers, setting.layer)(setting.shape[1])
     with torch.no_grad():  # weights that can be told apart
@@ -75,8 +75,7 @@ def view_shape(setting: ShapeSetting) -> View:
         picture = explain(layer, x).picture(by=setting.by, show=setting.show)
         words = _describe(layer, reduction, setting.shape)
     except layers.RefusedInput as error:
-        by = Reduction.of(layer, x.ndim, by=setting.by)
-        picture = draw_slices(x, by, title=f"The input that it refuses: mean {reduction}")
+        picture = draw_slices(x, reduction, title=f"The input that it refuses: mean {reduction}")
         words = rule(str(error))
     return View(words, (picture,))
 
@@ -156,6 +155,8 @@ class ShapeLab(Lab):
     ``readout`` and ``picture`` hold the HTML that it led to.
     """
 
+    Setting = ShapeSetting
+
     def __init__(self, layer: str):
         self.layer = widgets.Dropdown(options=list(INPUT_AXES), value=layer, description="layer")
         self.axes = widgets.Dropdown(description="input axes")
@@ -195,12 +196,4 @@ class ShapeLab(Lab):
 
     def view(self) -> View:
         """The slices that the layer pools."""
-        return view_shape(
-            ShapeSetting(
-                layer=self.layer.value,
-                shape=self.shape.value,
-                pooled_last=self.normalized_shape.value,
-                show=self.show.value,
-                by=self.by.value,
-            )
-        )
+        return view_shape(self.read())

@@ -1,0 +1,272 @@
+"""What every lab keeps to, wherever its controls are moved; NORMVIZ_MOVES makes the walk longer."""
+
+import gc
+import math
+import os
+import re
+import tracemalloc
+from functools import partial
+from random import Random
+from xml.etree import ElementTree
+
+import ipywidgets as widgets
+import pytest
+
+from normviz import labs
+from normviz.labs.lab import View
+
+MOVES = int(os.environ.get("NORMVIZ_MOVES", "60"))
+LABS = {
+    **{
+        f"shape_lab({layer})": partial(labs.shape_lab, layer)
+        for layer in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm")
+    },
+    **{
+        name: getattr(labs, name)
+        for name in vars(labs)
+        if name.endswith("_lab") and name != "shape_lab"
+    },
+}
+TEXTS = ("", " ", ",", "1,,2", "abc", "nan, 1", "1e999, 1", "<b>&", "1; 2", "²", "1, " * 8 + "1")
+NUMBERS = (0, 1, -0.01, 1.01, -7, 1e308, math.nan, math.inf, -math.inf)
+
+REFUSED = {
+    "momentum": (partial(labs.momentum_lab, momentum=1.5), "momentum must be from 0 to 1"),
+    "batch of one": (partial(labs.momentum_lab, batch_size=1), "more than 1 value per channel"),
+    "sample of one": (partial(labs.bessel_lab, m=1), "m must be at least 2"),
+    "one value": (partial(labs.modes_lab, batch="one value"), "more than 1 value per channel"),
+    "lengths": (partial(labs.linearity_lab, x1=(1, 2)), "equally many numbers"),
+    "a list of one": (partial(labs.linearity_lab, x1=[1], x2=[2]), "more than 1 value per channel"),
+}
+OTHER_SETTINGS = {
+    "momentum_lab": {"momentum": 0.5, "batch_size": 3, "batches": 12, "drift": 0.5},
+    "bessel_lab": {"m": 20, "draws": 10_000, "distribution": "skewed"},
+    "modes_lab": {"training": False, "set_after": True, "batch": "shifted"},
+    "linearity_lab": {"alpha": 2.0, "beta": -1.5, "eps": 1.0, "training": False},
+}
+
+every_lab = pytest.mark.parametrize("open_lab", LABS.values(), ids=LABS)
+
+
+def controls_in(box):
+    for child in box.children:
+        if isinstance(child, widgets.Box):
+            yield from controls_in(child)
+        elif not isinstance(child, widgets.HTML):
+            yield child
+
+
+def values_of(lab):
+    return [getattr(control, "value", None) for control in controls_in(lab)]
+
+
+def shown_by(lab):
+    return lab.readout.value, lab.picture.value
+
+
+def a_text(random):
+    if random.random() < 0.3:
+        return random.choice(TEXTS)
+    numbers = (random.choice((random.randint(-9, 9), random.uniform(-99, 99))) for _ in range(3))
+    return ", ".join(map(str, numbers))
+
+
+def a_value(control, random):
+    """Any value that this control takes, also an impossible one where it can be typed."""
+    if hasattr(control, "options"):
+        return random.choice([o[1] if isinstance(o, tuple) else o for o in control.options])
+    if isinstance(control, widgets.Text):
+        return a_text(random)
+    if isinstance(control, widgets.Checkbox):
+        return random.choice((True, False))
+    if isinstance(control, widgets.FloatText):
+        return random.choice((*NUMBERS, random.random(), random.random()))
+    if isinstance(control, widgets.IntSlider):
+        return random.randint(control.min, control.max)
+    value = random.choice((control.min, control.max, random.uniform(control.min, control.max)))
+    return control.base**value if isinstance(control, widgets.FloatLogSlider) else value
+
+
+def move(lab, random):
+    control = random.choice([*controls_in(lab)])
+    if isinstance(control, widgets.Button):
+        control.click()
+    else:
+        control.value = a_value(control, random)
+
+
+def walk(lab, seed, moves):
+    random = Random(seed)
+    for step in range(moves):
+        move(lab, random)
+        shown = lab.readout.value + lab.picture.value
+        assert "Traceback" not in shown, (step, values_of(lab))
+        assert "an error of its own" not in shown
+
+
+@every_lab
+def test_a_random_walk_leaves_no_error_no_memory_and_no_widget_behind(open_lab):
+    lab, found = open_lab(), []
+    walk(lab, seed=0, moves=MOVES // 3)  # what is remembered on purpose is remembered now
+    tracemalloc.start()
+    for _ in range(2):  # only what a walk adds to the walk before it has leaked
+        walk(lab, seed=0, moves=MOVES // 3)
+        gc.collect()
+        found.append((tracemalloc.get_traced_memory()[0], len(widgets.widget._instances)))
+    tracemalloc.stop()
+    (memory, opened), (memory_after, opened_after) = found
+    assert memory_after - memory < 200_000
+    assert opened_after == opened
+
+
+@every_lab
+def test_a_move_draws_once_and_standing_still_does_not(open_lab, monkeypatch):
+    lab, drawn, random = open_lab(), [], Random(1)
+    monkeypatch.setattr(type(lab), "view", lambda lab: drawn.append(values_of(lab)) or View(""))
+    moved = 0
+    for _ in range(200):
+        before = values_of(lab)
+        move(lab, random)
+        after = values_of(lab)
+        assert drawn == [after] * (before != after)
+        moved += len(drawn)
+        drawn.clear()
+    assert moved > 100
+
+
+@every_lab
+def test_every_control_draws(open_lab, monkeypatch):
+    drawn, random, kind = [], Random(2), type(open_lab())
+    monkeypatch.setattr(kind, "view", lambda lab: drawn.append(lab) or View(""))
+    for i in range(len([*controls_in(open_lab())])):
+        control = [*controls_in(open_lab())][i]
+        drawn.clear()
+        if isinstance(control, widgets.Button):
+            control.click()
+        elif len(getattr(control, "options", "more")) > 1:
+            before = control.value
+            while control.value == before:
+                control.value = a_value(control, random)
+        else:
+            continue
+        assert len(drawn) == 1, control.description
+
+
+@every_lab
+def test_every_control_has_a_name_of_its_own(open_lab, monkeypatch):
+    lab, random = open_lab(), Random(3)
+    monkeypatch.setattr(type(lab), "view", lambda lab: View(""))
+    for _ in range(30):
+        move(lab, random)
+        names = [control.description for control in controls_in(lab)]
+        assert len(names) >= 3
+        assert all(name.strip() for name in names)
+        assert len({name.strip().lower() for name in names}) == len(names)
+
+
+@every_lab
+def test_nothing_below_the_lab_moves(open_lab):
+    lab, random = open_lab(), Random(4)
+    first = lab.readout.layout.height, lab.picture.layout.height
+    assert all(re.fullmatch(r"[1-9]\d+px", height) for height in first)
+    for _ in range(15):
+        move(lab, random)
+        assert (lab.readout.layout.height, lab.picture.layout.height) == first
+        assert lab.children[-2:] == (lab.readout, lab.picture)
+        assert lab.readout.layout.overflow == lab.picture.layout.overflow == "auto"
+
+
+@every_lab
+def test_an_unexpected_error_is_shown_as_text_and_the_lab_goes_on(open_lab, monkeypatch):
+    def fail(lab):
+        raise RuntimeError("<no>")
+
+    lab = open_lab()
+    control = lab.children[0].children[0]
+    first, shown = control.value, shown_by(lab)
+    with monkeypatch.context() as broken:
+        broken.setattr(type(lab), "view", fail)
+        random = Random(5)
+        while control.value == first:
+            control.value = a_value(control, random)
+        assert 'role="alert"' in lab.readout.value
+        assert "RuntimeError: &lt;no&gt;" in lab.picture.value
+        assert "<no>" not in lab.readout.value + lab.picture.value
+    control.value = first
+    assert shown_by(lab) == shown
+
+
+def assert_shown_without_a_kernel(lab):
+    still = lab.still()
+    assert isinstance(still, View)
+    assert still._repr_html_() == lab.readout.value + lab.picture.value
+    assert still._repr_html_().startswith(still.words)
+    drawn = re.findall("<svg.*?</svg>", still._repr_html_(), re.DOTALL)
+    assert [ElementTree.fromstring(svg).tag for svg in drawn] == [
+        "{http://www.w3.org/2000/svg}svg" for _ in still.pictures
+    ]
+    ElementTree.fromstring(f"<div>{still._repr_html_().replace('<br>', '<br/>')}</div>")
+    printed = str(still)
+    assert not re.search("<[a-z/]|&[a-z#]", printed)
+    assert all(picture.text in printed for picture in still.pictures)
+    return printed
+
+
+@every_lab
+def test_a_lab_stands_still_for_who_has_no_kernel(open_lab):
+    lab, random = open_lab(), Random(6)
+    assert lab.still().pictures
+    for _ in range(4):
+        assert len(assert_shown_without_a_kernel(lab)) > 40
+        move(lab, random)
+
+
+@pytest.mark.parametrize(("open_lab", "rule"), REFUSED.values(), ids=REFUSED)
+def test_a_refused_setting_shows_its_rule_without_a_kernel_too(open_lab, rule):
+    lab = open_lab()
+    assert 'role="alert"' in lab.still().words
+    assert rule in lab.still().words
+    assert rule in assert_shown_without_a_kernel(lab)
+
+
+def test_a_refused_shape_keeps_its_picture():
+    lab = labs.shape_lab("BatchNorm1d")
+    lab.shape.value = (1, 3)
+    assert 'role="alert"' in lab.still().words
+    assert "more than 1 value per channel" in assert_shown_without_a_kernel(lab)
+    assert len(lab.still().pictures) == 1
+
+
+@every_lab
+def test_a_lab_opened_twice_shows_the_same_and_moves_alone(open_lab):
+    one, other = open_lab(), open_lab()
+    first = shown_by(one), values_of(one)
+    assert (shown_by(other), values_of(other)) == first
+    random = Random(7)
+    for _ in range(6):
+        move(one, random)
+    assert values_of(one) != first[1]
+    assert (shown_by(other), values_of(other)) == first
+    other.draw()
+    assert shown_by(other) == first[0]
+
+
+@every_lab
+def test_the_way_to_a_setting_leaves_no_trace(open_lab):
+    lab = open_lab()
+    first = [(control, control.value) for control in controls_in(lab) if hasattr(control, "value")]
+    shown, random = shown_by(lab), Random(8)
+    for _ in range(20):
+        move(lab, random)
+    assert shown_by(lab) != shown
+    for control, value in first:
+        control.value = value
+    assert shown_by(lab) == shown
+
+
+@pytest.mark.parametrize(("name", "setting"), OTHER_SETTINGS.items(), ids=OTHER_SETTINGS)
+def test_a_lab_shows_the_same_opened_there_or_moved_there(name, setting):
+    lab, opened_there = LABS[name](), LABS[name](**setting)
+    for control, value in setting.items():
+        getattr(lab, control).value = value
+    assert shown_by(lab) == shown_by(opened_there)
