@@ -77,7 +77,9 @@ class Plot:
             self.axes: list[Axes] = [*self.figure.subplots(1, columns, squeeze=False)[0]]
             for axes in self.axes:
                 axes.locator_params(nbins=5)  # few ticks are drawn fast and read easily
-        self.figure.subplots_adjust(left=60 / width, right=1 - 15 / width, top=1 - 32 / height)
+        self.figure.subplots_adjust(
+            left=60 / width, right=1 - 15 / width, top=1 - 32 / height, wspace=0.25
+        )
         self._pixels = height
 
     @contextmanager

@@ -93,7 +93,7 @@ class Lab(widgets.VBox):
     Setting: type  # a frozen dataclass
 
     def __init__(
-        self, *rows: list[widgets.Widget], readout_height: int = 64, picture_height: int = 560
+        self, *rows: list[widgets.Widget], readout_height: int = 88, picture_height: int = 560
     ):
         self.readout, self.picture = (
             widgets.HTML(layout=widgets.Layout(height=f"{height}px", overflow="auto"))
