@@ -52,7 +52,7 @@ LOOK = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-LETTER, SPACE = 10, 12  # pixels: the width of a letter, and between two labels
+LETTER, SPACE = 9, 8  # pixels: the width of a letter, and between two labels
 
 
 class Plot:
@@ -78,7 +78,7 @@ class Plot:
             for axes in self.axes:
                 axes.locator_params(nbins=5)  # few ticks are drawn fast and read easily
         self.figure.subplots_adjust(
-            left=60 / width, right=1 - 15 / width, top=1 - 32 / height, wspace=0.25
+            left=60 / width, right=1 - 15 / width, top=1 - 32 / height, wspace=0.2
         )
         self._pixels = height
 

@@ -159,7 +159,7 @@ def test_the_words_tell_what_the_start_and_each_batch_weigh(unseen, plot, of_new
         (each,) = numbers_in(words, r"Each batch weighs ([\d.]+) %")
         assert weights[1:] == pytest.approx([each / 100] * count, rel=0.005)
     else:
-        (start,) = numbers_in(words, r"The start still weighs ([\d.]+)%")
+        (start,) = numbers_in(words, r"The start still weighs ([-e\d.]+) %")
         assert weights[0] == pytest.approx(start / 100, abs=0.000051)
 
 

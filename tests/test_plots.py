@@ -226,7 +226,7 @@ def test_labels_do_not_run_into_each_other(count, label, columns):
     letter = 0.6 * 11  # the mean width of a letter of this size
     for before, after in pairwise(kept):
         assert found[after] - found[before] > letter * (len(before) + len(after)) / 2
-    room = 670 / columns / (letter * len(labels[-1]))
+    room = 600 / columns / (letter * len(labels[-1]))
     assert len(kept) >= min(count, room / 5)
 
 

@@ -143,7 +143,7 @@ def _describe(setting: MomentumSetting, weights: dict, told: str) -> str:
         )
     if not setting.training:
         return f"<p><b>In eval nothing moves</b>, however many batches come. {told}.</p>"
-    memory = f"The start still weighs {weights['start']:.2%}."
+    memory = f"The start still weighs {100 * weights['start']:.2f} %."
     if setting.momentum is None:
         memory = f"Each batch weighs {100 / k:.3g} %, and the start nothing."
     seen = f"After {k} batch{'' if k == 1 else 'es'}"
