@@ -56,7 +56,9 @@ def server(tmp_path_factory):
         jupyter = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options.split()],
             cwd=home / "notebooks",
-            env=os.environ | {name: str(home / folder) for name, folder in folders.items()},
+            env=os.environ
+            | {"OMP_NUM_THREADS": "1"}  # torch's threads wait for each other on a busy machine
+            | {name: str(home / folder) for name, folder in folders.items()},
             stdout=log,
             stderr=log,
         )
