@@ -96,7 +96,7 @@ EXERCISES: dict[str, Exercise] = {
         ),
         praise="One mean for each combination of the axes in front: N · C.",
         hint="Strike the last two axes out of (8, 3, 5, 6). How many combinations do the others have?",
-        solution="8 · 3 = 24: the axes 5 and 6 are pooled, the axes in front are kept.",
+        solution="8 · 3 = 24: the last two axes, of sizes 5 and 6, are pooled; the axes in front are kept.",
     ),
     "shape_of_layernorm_weight": Exercise(
         judge_numbers(
@@ -201,7 +201,7 @@ EXERCISES: dict[str, Exercise] = {
             slices="n t c -> n t",
         ),
         praise="Mean and variance over the last axis, whether T and C are equal or not.",
-        hint="Which number of an axis stands for c in (N, T, C)? Both lines name the wrong one.",
+        hint="Which axis number stands for c in (N, T, C)? Both lines name the wrong one.",
         solution="def token_norm(x):\n"
         "    mean = x.mean(dim=-1, keepdim=True)\n"
         "    var = x.var(dim=-1, keepdim=True, correction=0)\n"
