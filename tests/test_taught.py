@@ -139,6 +139,7 @@ TAUGHT = {
     "D3: in eval BatchNorm is affine, and folds into the convolution before it": [
         ("06", "eval-referee", "slope * x + shift"),
         ("06", "fold-check", "assert_close(folded(images), bn(conv(images)))"),
+        ("06", "saved-numbers", "count_numbers(folded)"),
     ],
     "D4: the classic figure": [("02", "family-cubes", "draw_cubes")],
     "D5: running_mean stands for E[x], running_var for Var[x]": [
