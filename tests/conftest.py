@@ -1,4 +1,4 @@
-"""A real JupyterLab, and a browser that works the lessons in it."""
+"""Plots that are not seen; a real JupyterLab, and a browser that works the lessons in it."""
 
 import json
 import os
@@ -10,6 +10,9 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+
+from normviz.picture import Picture
+from normviz.plots import Plot
 
 try:
     from playwright.sync_api import sync_playwright
@@ -30,6 +33,12 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """Plots are not written, which takes long; what is on their axes stays there to be read."""
+    monkeypatch.setattr(Plot, "picture", lambda plot, text: Picture("", text))
 
 
 @pytest.fixture(scope="module")

@@ -2,32 +2,24 @@
 
 import re
 import runpy
-from html import unescape
 from math import sqrt
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from reading import NUMBER, numbers_in, plain
 
 from normviz import labs
 from normviz.labs import bessel
 from normviz.labs.bessel import DISTRIBUTIONS, DRAWS, BesselSetting, view_bessel
-from normviz.picture import Picture
 from normviz.plots import Plot
 
 KURTOSIS = {"normal": 3, "uniform": 1.8, "skewed": 9}
 SEED = 7
 ALL = np.random.default_rng(SEED).normal(5, 3, size=(10_000, 30))
-NUMBER = r"([−\d.]+(?:e−?\d+)?)"
 RULE = 'role="alert"'
 
 every_distribution = pytest.mark.parametrize("distribution", KURTOSIS)
-
-
-@pytest.fixture
-def unseen(monkeypatch):
-    """Spare the time to write the pictures; what is on the axes stays there to be read."""
-    monkeypatch.setattr(Plot, "picture", lambda plot, text: Picture("", text))
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +38,6 @@ def known(monkeypatch):
     bessel._samples.cache_clear()
     yield "known"
     bessel._samples.cache_clear()
-
-
-def plain(html):
-    return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
-
-
-def numbers_in(words, pattern):
-    found = re.search(pattern, words)
-    assert found, (pattern, words)
-    return [float(text.replace("−", "-")) for text in found.groups()]
 
 
 def told_in(words):

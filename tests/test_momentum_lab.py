@@ -1,8 +1,6 @@
 """The momentum lab says what torch's BatchNorm1d remembers, at every position of its controls."""
 
-import re
 import runpy
-from html import unescape
 from itertools import product
 from math import inf, nan
 from xml.etree import ElementTree
@@ -10,19 +8,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from reading import NUMBER, numbers_in, plain
 from torch import nn
 
 from normviz import labs
 from normviz.labs import momentum
 from normviz.labs.momentum import MomentumSetting, batches_of, view_momentum, weights_of
-from normviz.picture import Picture
 from normviz.plots import Plot
 
 MOMENTA = (None, 0, 0.1, 0.37, 0.5, 1)
 SIZES, COUNTS, DRIFTS = (2, 8, 64), (1, 5, 60), (0, 0.5, -0.5)
 # Any two of size, count and drift meet in one of these nine.
 PLACES = [(SIZES[i], COUNTS[j], DRIFTS[(i + j) % 3]) for i in range(3) for j in range(3)]
-NUMBER = r"([−\d.]+(?:e−?\d+)?)"
 RULE = 'role="alert"'
 
 every_momentum = pytest.mark.parametrize("of_new", MOMENTA)
@@ -36,12 +33,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def unseen(monkeypatch):
-    """Spare the time to write the pictures; what is on the axes stays there to be read."""
-    monkeypatch.setattr(Plot, "picture", lambda plot, text: Picture("", text))
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +59,6 @@ def torch_weights(setting):
     for batch in channels[1:]:
         layer.train(setting.training)(batch.expand(2, -1))
     return layer.running_mean.tolist()
-
-
-def plain(html):
-    return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
-
-
-def numbers_in(words, pattern):
-    found = re.search(pattern, words)
-    assert found, (pattern, words)
-    return [float(text.replace("−", "-")) for text in found.groups()]
 
 
 def assert_told(words, setting):
