@@ -74,19 +74,18 @@ def judge_numbers(right, misconceptions: Sequence[tuple[object, str]]) -> Judge:
     return judge
 
 
-def judge_choice(right: str | bool, misconceptions: Mapping[str | bool, str]) -> Judge:
-    """For one word of several, in upper or lower case, or for True or False.
+def judge_choice(right: str, misconceptions: Mapping[str, str]) -> Judge:
+    """For one word of several, in upper or lower case.
 
     Args:
         right: the right one, in lower case.
         misconceptions: each of the others, and what is to be said of it.
     """
-    choices = [True, False] if isinstance(right, bool) else sorted([right, *misconceptions])
+    choices = sorted([right, *misconceptions])
 
     def judge(answer) -> Verdict | None:
-        given = bool(answer) if isinstance(answer, np.bool_) else answer
-        given = given.strip().lower() if isinstance(given, str) else given
-        if not isinstance(given, str | bool) or given not in choices:
+        given = answer.strip().lower() if isinstance(answer, str) else None
+        if given not in choices:
             offered = " or ".join(map(repr, choices))
             return not_yet(f"The answer is {offered}: got {_brief(answer)}.")
         return None if given == right else not_yet(misconceptions[given])

@@ -163,6 +163,11 @@ def test_the_first_slice_that_differs_is_lit_and_both_values_stand_there():
     assert yours_1 == pytest.approx(right_1 + 1, abs=1e-3)
 
 
+def test_of_several_slices_that_differ_the_first_is_lit():
+    picture = check("channel_means", lambda x: torch_means(x) + 1).picture
+    assert re.findall(r'nv-on" data-label="(\d)"', picture.svg) == ["0"]
+
+
 FUNCTIONS = [name for name, answer in RIGHT_ANSWERS.items() if callable(answer)]
 
 

@@ -277,3 +277,16 @@ def test_the_largest_position_takes_a_picture_of_bounded_size(layer, axes, show,
     assert lab.shape.value == (8,) * len(axes.split())
     assert 'class="nv-slice"' in lab.picture.value
     assert len(lab.picture.value.encode()) < 200_000
+
+
+def test_an_error_on_the_way_is_not_drawn_over(monkeypatch):
+    def fail(sliders, axes):
+        raise RuntimeError("no such axes")
+
+    lab = labs.shape_lab()
+    with monkeypatch.context() as broken:
+        broken.setattr(shapes.ShapeSliders, "ask_for", fail)
+        lab.layer.value = "LayerNorm"
+        assert "RuntimeError: no such axes" in lab.picture.value
+    lab.layer.value = "BatchNorm3d"
+    assert_true_to_torch(lab)
