@@ -7,7 +7,7 @@ from html import unescape
 import numpy as np
 import pytest
 import torch
-from answers import OTHER_ANSWERS, RIGHT_ANSWERS, TELLS, WRONG_ANSWERS
+from answers import LESSONS, OTHER_ANSWERS, RIGHT_ANSWERS, TELLS, WRONG_ANSWERS
 from answers.channels import torch_means
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +60,10 @@ kinds_of_answers = number_cases(
 def test_no_exercise_is_left_out_of_the_tables():
     for table in (RIGHT_ANSWERS, WRONG_ANSWERS, OTHER_ANSWERS, TELLS):
         assert table.keys() == EXERCISES.keys()
+
+
+def test_no_two_lessons_give_one_name_to_their_exercises():
+    assert sum(len(lesson.RIGHT_ANSWERS) for lesson in LESSONS) == len(EXERCISES)
 
 
 @every_exercise
