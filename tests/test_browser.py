@@ -167,6 +167,12 @@ def readout(lab):
     return lab.locator(".widget-html").first
 
 
+def assert_moves_the_readout(slider, key, lab):
+    before = readout(lab).inner_text()
+    slider.press(key)
+    expect(readout(lab)).not_to_have_text(before, use_inner_text=True)
+
+
 def test_the_momentum_lab_answers_to_each_control(open_lesson):
     lab = open_lab(open_lesson(LESSONS[3]), "momentum_lab(")
     typed, sliders = lab.get_by_label("momentum", exact=True), lab.get_by_role("slider")
@@ -176,6 +182,8 @@ def test_the_momentum_lab_answers_to_each_control(open_lesson):
     expect(readout(lab)).to_contain_text("After 31 batches")
     lab.get_by_role("button", name="one more batch").click()
     expect(readout(lab)).to_contain_text("After 32 batches")
+    for slider in (sliders.nth(2), sliders.nth(3)):  # batch size and drift
+        assert_moves_the_readout(slider, "ArrowRight", lab)
     typed.fill("1.5")
     typed.press("Enter")
     expect(readout(lab).get_by_role("alert")).to_contain_text("momentum must be from 0 to 1")
@@ -196,7 +204,9 @@ def test_the_bessel_lab_answers_to_each_control(open_lesson):
     assert lab.locator("svg.nv-plot").get_attribute("aria-label") != before
     sliders.nth(1).press("Home")
     expect(readout(lab)).to_contain_text("10 of them")
+    before = readout(lab).inner_text()
     lab.get_by_label("drawn from").select_option("skewed")
+    expect(readout(lab)).not_to_have_text(before, use_inner_text=True)
     sliders.nth(0).press("Home")
     expect(readout(lab).get_by_role("alert")).to_contain_text("m must be at least 2")
     sliders.nth(0).press("ArrowRight")
@@ -220,10 +230,8 @@ def test_the_modes_lab_answers_to_each_control(open_lesson):
 def test_the_linearity_lab_answers_to_each_control(open_lesson):
     lab = open_lab(open_lesson(LESSONS[6]), "linearity_lab(")
     expect(readout(lab)).to_contain_text("Not linear")
-    for slider in lab.get_by_role("slider").all()[:2]:
-        before = readout(lab).inner_text()
-        slider.press("ArrowRight")
-        expect(readout(lab)).not_to_have_text(before, use_inner_text=True)
+    for slider in lab.get_by_role("slider").all():
+        assert_moves_the_readout(slider, "End", lab)
     vector = lab.get_by_role("textbox", name="x₁")
     vector.fill("1, two")
     vector.press("Enter")
