@@ -59,8 +59,8 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping[str, Reduction | str]
         raise ValueError(f"shape must have two axes or more, and hold numbers: got {shape}.")
 
     sizes = (*shape[:2], prod(shape[2:]))
-    block = _Block([min(size, MAX_STEPS) for size in sizes])
-    cubes = {name: _cubes_by_label(r, shape, block.steps) for name, r in named.items()}
+    block = Block([min(size, MAX_STEPS) for size in sizes])
+    cubes = {name: cubes_by_label(r, shape, block.steps) for name, r in named.items()}
     card_rows = max(-(-len(by_label) // CARDS_PER_ROW) for by_label in cubes.values())
     names_width = max(max(7 * len(str(r)), 9 * len(name)) for name, r in named.items())
     width = max(BLOCK_WIDTH, block.width + BLOCK_MARGIN, names_width + 16)
@@ -108,7 +108,7 @@ def _named_reductions(reductions) -> dict[str, Reduction]:
     return named
 
 
-def _cubes_by_label(reduction, shape, steps) -> dict[int, list[tuple[int, int, int]]]:
+def cubes_by_label(reduction, shape, steps) -> dict[int, list[tuple[int, int, int]]]:
     """The drawn positions (back, right, down) that each statistic pools."""
     corner = reduction.labels(shape, at=[range(min(size, MAX_STEPS)) for size in shape])
     block = corner.reshape(*corner.shape[:2], -1)[..., : steps[2]]
@@ -127,7 +127,7 @@ def _draw_card(mark: int, x: float, y: float) -> str:
     return rect + svg_dash(mark, f"M{x + 1:.0f} {y + size - 2:.0f}h{size - 2}")
 
 
-class _Block:
+class Block:
     """A block of unit cubes, seen from the front, from above and from the right."""
 
     def __init__(self, steps):
@@ -169,15 +169,16 @@ class _Block:
         )
         return surface + (svg_dash(mark, dashes) if dashes else "")
 
-    def draw_names(self, names, left: float, top: float) -> list[str]:
-        """The axes' names along the edges that they run on."""
+    def draw_names(self, names, left: float, top: float, letter: float = 12) -> list[str]:
+        """The axes' names, of that font size, along the edges that they run on."""
         first, second, *others = (name.upper() for name in names)
         x, y = np.add(self.origin, (left, top))
         high = DOWN[1] * self.down
         drawn = [
-            svg_text(x + 8, y + high + 14, f"{second} →"),
-            svg_text(x + RIGHT[0] * self.right + 10, y + high + 4, f"{first} ↗"),
+            svg_text(x + 8, y + high + letter + 2, f"{second} →"),
+            svg_text(x + RIGHT[0] * self.right + letter - 2, y + high + letter / 3, f"{first} ↗"),
         ]
         if others:
-            drawn.append(svg_text(x + self.width + 6, top + high / 2 + 4, f"{'·'.join(others)} ↓"))
+            middle = top + (high + letter) / 2 - 2
+            drawn.append(svg_text(x + self.width + 6, middle, f"{'·'.join(others)} ↓"))
         return drawn

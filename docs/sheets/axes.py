@@ -1,0 +1,173 @@
+"""The axis cheat sheet: which numbers share a mean, in four layers on two to five axes."""
+
+from dataclasses import dataclass
+from math import prod
+
+from normviz.cubes import Block, cubes_by_label
+from normviz.picture import svg_text
+from normviz.reduction import Reduction
+from sheets.paper import ADDRESS, WIDTH, page, path, write
+
+TITLE = "Which numbers share a mean?"
+LEFT, TOP, COLUMN, ROW = 28, 51, 197, 110  # where the layers start, and how far apart cells are
+
+SIZES = {"n": 3, "c": 4, "l": 5, "t": 5, "d": 2, "h": 2, "w": 2, "g": 2}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One layer of torch.nn on an input with so many axes."""
+
+    call: str
+    pattern: str
+    weights: str = "c"
+
+    @property
+    def reduction(self) -> Reduction:
+        """Which numbers share a statistic."""
+        return Reduction(self.pattern, **({"g": SIZES["g"]} if "g" in self.pattern else {}))
+
+    @property
+    def names(self) -> list[str]:
+        """The input's axes."""
+        return self.pattern.replace("(g c)", "c").split(" -> ")[0].split()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The drawn input's."""
+        return tuple(SIZES[name] for name in self.names)
+
+    def facts(self) -> dict[str, str]:
+        """What stands beside the picture, for the drawn shape."""
+        r, group = self.reduction, {"c": "C/G"} if "g" in self.pattern else {}
+        pooled = [group.get(name, name.upper()) for name in r.pooled]
+        weights = self.weights.split()
+        return {
+            f"{len(self.names)}-D input": f"({', '.join(self.names).upper()})",
+            "pools": ", ".join(pooled),
+            "statistics": count(r.kept, prod(r.stat_shape(self.shape))),
+            "m": count(pooled, r.count(self.shape)),
+            "weights": count(weights, prod(SIZES[name] for name in weights))
+            if weights
+            else "0 by default",
+        }
+
+
+def count(names, number: int) -> str:
+    """``"N·H·W = 12"``."""
+    return f"{'·'.join(names).upper()} = {number}"
+
+
+LAYERS = {
+    "BatchNorm": (
+        "the batch’s own μ and biased σ² normalize. running_mean and running_var move; σ² is "
+        "stored unbiased, ÷ (m − 1).",
+        "running_mean and running_var normalize, and nothing moves. Made with "
+        "track_running_stats=False, it has none: as in train.",
+        [
+            Cell("BatchNorm1d(C)", "n c -> c"),
+            Cell("BatchNorm1d(C)", "n c l -> c"),
+            Cell("BatchNorm2d(C)", "n c h w -> c"),
+            Cell("BatchNorm3d(C)", "n c d h w -> c"),
+        ],
+    ),
+    "LayerNorm": (
+        "each slice’s own μ and biased σ² normalize. Nothing is stored.",
+        "the same as train.",
+        [
+            Cell("LayerNorm(C)", "n c -> n"),
+            Cell("LayerNorm(C)", "n t c -> n t"),
+            Cell("LayerNorm([C, H, W])", "n c h w -> n", "c h w"),
+            Cell("LayerNorm([C, D, H, W])", "n c d h w -> n", "c d h w"),
+        ],
+    ),
+    "InstanceNorm": (
+        "each slice’s own μ and biased σ² normalize. Nothing is stored, unless "
+        "track_running_stats=True (then per channel, σ² unbiased).",
+        "the same as train, unless track_running_stats=True: then the running statistics "
+        "normalize.",
+        [
+            Cell("InstanceNorm1d(C)", "c l -> c", ""),
+            Cell("InstanceNorm1d(C)", "n c l -> n c", ""),
+            Cell("InstanceNorm2d(C)", "n c h w -> n c", ""),
+            Cell("InstanceNorm3d(C)", "n c d h w -> n c", ""),
+        ],
+    ),
+    "GroupNorm": (
+        "each slice’s own μ and biased σ² normalize. Nothing is stored. (C/G: the channels of one "
+        "group.)",
+        "the same as train.",
+        [
+            Cell("GroupNorm(G, C)", "n (g c) -> n g"),
+            Cell("GroupNorm(G, C)", "n (g c) l -> n g"),
+            Cell("GroupNorm(G, C)", "n (g c) h w -> n g"),
+            Cell("GroupNorm(G, C)", "n (g c) d h w -> n g"),
+        ],
+    ),
+}
+TRAPS = {
+    "BatchNorm1d takes (N, C) and (N, C, L)": "Axis 1 is always the channels. Tokens (N, T, C) "
+    "have to be transposed; if T = C, nothing complains.",
+    "LayerNorm pools exactly normalized_shape": "These are the sizes of the last axes. So on "
+    "(N, T, C), LayerNorm(C) pools each token by itself.",
+    "InstanceNorm1d takes 2-D as one (C, L)": "It is unbatched, no table (N, C). So each row of a "
+    "table gets a mean of its own, as in LayerNorm.",
+    "InstanceNorm: no weight, nothing stored": "That is its default. affine=True gives C weights, "
+    "track_running_stats=True running statistics.",
+    "GroupNorm(1, C) is not LayerNorm(C)": "It pools as LayerNorm([C, H, W]), but has C weights, "
+    "not C·H·W. GroupNorm(C, C) pools as InstanceNorm.",
+    "When do train and eval differ?": "Only in BatchNorm, and in InstanceNorm with "
+    "track_running_stats=True. no_grad() is no such switch.",
+}
+
+
+def draw_axes() -> str:
+    """The sheet."""
+    right = WIDTH - LEFT
+    drawn = ", ".join(f"{name.upper()} = {size}" for name, size in SIZES.items())
+    parts = [
+        svg_text(LEFT, 39, TITLE, "title"),
+        svg_text(
+            LEFT + 2 * COLUMN,
+            30,
+            "The m numbers of the outlined slice share one statistic: a μ with its σ².",
+        ),
+        svg_text(LEFT + 2 * COLUMN, 41, f"Drawn: {drawn}. Each weight comes with a bias."),
+    ]
+    for row, (layer, (train, evaluate, cells)) in enumerate(LAYERS.items()):
+        top = TOP + ROW * row
+        parts += [
+            path("fine", (LEFT, top), (right, top)),
+            svg_text(LEFT, top + 18, layer, "head bold"),
+            svg_text(LEFT + COLUMN, top + 12, "train", "bold"),
+            svg_text(LEFT + COLUMN + 26, top + 12, train),
+            svg_text(LEFT + COLUMN, top + 23, "eval", "bold"),
+            svg_text(LEFT + COLUMN + 26, top + 23, evaluate),
+        ]
+        for column, cell in enumerate(cells):
+            drawing = draw_cell(cell, row, LEFT + COLUMN * column, top + 30)
+            parts.append(f'<g data-cell="{layer} {column + 2}-D">{drawing}</g>')
+    parts.append(path("fine", (LEFT, TOP + ROW * 4), (right, TOP + ROW * 4)))
+    for i, (head, words) in enumerate(TRAPS.items()):
+        x, y = LEFT + 264 * (i % 3), 505 + 37 * (i // 3)
+        parts += [svg_text(x, y, head, "bold"), *write(x, y + 11, words, 57)]
+    return page(TITLE, [*parts, svg_text(right, 578, f"normviz · {ADDRESS}", "grey", "end")])
+
+
+def draw_cell(cell: Cell, mark: int, left: float, top: float) -> str:
+    """The facts, and a block with one slice lit."""
+    parts = [svg_text(left, top + 8, cell.call, "bold")]
+    for i, (what, fact) in enumerate(cell.facts().items()):
+        y = top + 20 + 11 * i
+        parts += [svg_text(left, y, what, "grey"), svg_text(left + 43, y, fact)]
+    steps = (*cell.shape[:2], prod(cell.shape[2:]))
+    block, lit = Block(steps), int(bool({"c", "t"} & {*cell.reduction.kept}))
+    scale = {2: 0.44, 3: 0.44, 4: 0.42, 5: 0.36}[len(cell.shape)]
+    cubes = cubes_by_label(cell.reduction, cell.shape, steps)
+    drawn = {label: block.draw(where, mark, 0, 0) for label, where in cubes.items()}
+    pale = "".join(drawing for label, drawing in drawn.items() if label != lit)
+    names = "".join(block.draw_names(cell.names, 0, 0, 8 / scale))
+    return "".join(parts) + (
+        f'<g transform="translate({left + 115} {top}) scale({scale})" font-size="{8 / scale:.2f}">'
+        f'<g class="solid pale">{pale}</g><g class="solid lit">{drawn[lit]}</g>{names}</g>'
+    )
