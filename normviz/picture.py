@@ -100,11 +100,12 @@ def svg_page(width: float, height: float, spoken: str, parts: list[str], *, lit:
     )
 
 
-def svg_slice(label: int, spoken: str, parts: list[str], *, lit: bool) -> str:
-    """The group of one statistic: what lights up together, and its accessible name."""
+def svg_slice(label: int, spoken: str, parts: list[str], *, details: str = "", lit: bool) -> str:
+    """The group of one statistic: what lights up together, its accessible name and description."""
+    described = f' aria-description="{clean(details)}"' if details else ""
     return (
         f'<g class="nv-slice{" nv-on" if lit else ""}" data-label="{label}" tabindex="0" '
-        f'role="img" aria-label="{clean(spoken)}">{"".join(parts)}</g>'
+        f'role="img" aria-label="{clean(spoken)}"{described}>{"".join(parts)}</g>'
     )
 
 

@@ -150,7 +150,8 @@ class _Page:
         )
         cells = _draw_cells(self.cells[label], mark, self.cell_width, self.left, self.top)
         spoken = f"{self.names[label]}, {self.count}: {values}"
-        return svg_slice(label, spoken, [*cells, self.chips.draw(label), *lines], lit=lit)
+        parts = [*cells, self.chips.draw(label), *lines]
+        return svg_slice(label, spoken, parts, details="; ".join(caption.lines), lit=lit)
 
 
 def caption_statistics(x: np.ndarray, reduction: Reduction) -> Callable[[int], Caption]:

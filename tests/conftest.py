@@ -29,10 +29,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SETTINGS = {
-    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-}
+SETTINGS = json.loads((NOTEBOOKS.parent / "binder/overrides.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -49,8 +46,8 @@ def server(tmp_path_factory):
     for path in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(path, home / "notebooks")
     for name, setting in SETTINGS.items():
-        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
+        path = home / "settings" / f"{name.replace(':', '/')}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(setting))
     folders = {
         "IPYTHONDIR": "ipython",

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 import pytest
 
 from normviz import labs
-from normviz.labs.lab import View
+from normviz.labs.lab import WITHOUT_KERNEL, SliderNames, View
 
 MOVES = int(os.environ.get("NORMVIZ_MOVES", "60"))
 LABS = {
@@ -52,7 +52,7 @@ def controls_in(box):
     for child in box.children:
         if isinstance(child, widgets.Box):
             yield from controls_in(child)
-        elif not isinstance(child, widgets.HTML):
+        elif not isinstance(child, widgets.HTML | SliderNames):
             yield child
 
 
@@ -172,7 +172,7 @@ def test_nothing_below_the_lab_moves(open_lab):
     for _ in range(15):
         move(lab, random)
         assert (lab.readout.layout.height, lab.picture.layout.height) == first
-        assert lab.children[-2:] == (lab.readout, lab.picture)
+        assert lab.children[-3:-1] == (lab.readout, lab.picture)
         assert lab.readout.layout.overflow == lab.picture.layout.overflow == "auto"
 
 
@@ -210,6 +210,14 @@ def assert_shown_without_a_kernel(lab):
     assert not re.search("<[a-z/]|&[a-z#]", printed)
     assert all(picture.text in printed for picture in still.pictures)
     return printed
+
+
+@every_lab
+def test_where_there_is_no_kernel_a_line_tells_how_to_get_one(open_lab):
+    shown = open_lab()._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert shown["text/html"] == WITHOUT_KERNEL
+    assert "Binder" in WITHOUT_KERNEL
 
 
 @every_lab

@@ -243,6 +243,24 @@ def test_the_linearity_lab_answers_to_each_control(open_lesson):
     expect(readout(lab)).to_contain_text("Affine")
 
 
+@pytest.mark.parametrize("number", range(1, 7))
+def test_every_control_of_a_lab_has_a_name_and_a_slider_says_where_it_stands(number, open_lesson):
+    lab = open_lab(open_lesson(LESSONS[number]), "_lab(")
+    kinds = ("input", "select", "button", "[role=slider]", "[contenteditable]")
+    controls = lab.locator(", ".join(f"{kind}:visible" for kind in kinds))
+    assert controls.count() >= 2
+    for control in controls.all():
+        expect(control).to_have_accessible_name(re.compile(r"\S"))
+    for slider in lab.locator(".widget-slider").all():
+        handle, shown = slider.get_by_role("slider"), slider.locator(".widget-readout")
+        expect(handle).to_have_accessible_name(slider.locator(".widget-label").inner_text())
+        before = handle.get_attribute("aria-valuetext")
+        assert before == shown.text_content()
+        handle.press("ArrowRight")
+        expect(handle).not_to_have_attribute("aria-valuetext", before)
+        assert handle.get_attribute("aria-valuetext") == shown.text_content()
+
+
 def test_an_answer_in_its_cell_is_right_or_not_yet(open_lesson):
     page, question = open_lesson(SECOND), 'check("pattern_of_images"'
     cell = page.locator(".jp-CodeCell", has_text=question)

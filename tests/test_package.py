@@ -237,7 +237,6 @@ def test_a_picture_of_400_numbers_takes_a_tenth_of_matplotlibs_time():
 # Promises of files
 
 CONDA_NAMES = {"matplotlib-base": "matplotlib", "pytorch-cpu": "torch"}
-NOT_ON_CONDA = {"playwright"}  # and so the browser tests are not for that environment
 
 
 def bounds_of(requirements):
@@ -248,20 +247,23 @@ def bounds_of(requirements):
 def project_bounds():
     table = PROJECT["project"]
     optional = [r for extra in table["optional-dependencies"].values() for r in extra]
-    return bounds_of([*table["dependencies"], *optional])
+    everything = bounds_of([*table["dependencies"], *optional])
+    return {name: bounds for name, bounds in everything.items() if name != table["name"]}
 
 
 def test_conda_gets_the_same_bounds_as_pip():
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
-    lines = [line for line in yaml.safe_load(text)["dependencies"] if line != "pip"]
-    (python,) = (line for line in lines if line.startswith("python="))
+    environment = yaml.safe_load(text)
+    python, *others = environment["dependencies"]
+    assert environment["channels"] == ["conda-forge"]
+    assert re.fullmatch(r"python=3\.\d+", python)  # as Binder reads it
     assert Version(python.partition("=")[2]) in SpecifierSet(PROJECT["project"]["requires-python"])
     conda = {
         CONDA_NAMES.get(name, name): specifier
-        for name, specifier in bounds_of(line for line in lines if line != python).items()
+        for name, specifier in bounds_of(line for line in others if line != "pip").items()
     }
-    pip = project_bounds() | bounds_of(PROJECT["build-system"]["requires"])
-    assert conda == {name: pip[name] for name in pip.keys() - NOT_ON_CONDA}
+    needed = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
+    assert conda == bounds_of(needed)
 
 
 def read_pins():

@@ -104,7 +104,9 @@ def test_a_slice_is_reached_by_tab_in_order_and_says_what_it_is(meeting):
 
 def test_the_arithmetic_of_a_slice_is_spelled_out():
     picture = draw_slices(np.arange(18).reshape(3, 2, 3), Reduction("n c l -> c"))
-    lines = lines_of(slices_of(picture)[0])
+    first = slices_of(picture)[0]
+    lines = lines_of(first)
+    assert first.get("aria-description") == "; ".join(lines)  # for those who hear it
     assert lines[0] == "μ = (0 + 1 + 2 + 6 + 7 + 8 + 12 + 13 + 14) / 9 = 7"
     assert lines[1].startswith("σ² = ((0 − 7)² + (1 − 7)² + (2 − 7)² + ")
     assert lines[1].endswith(" + …) / 9 = 24.667")

@@ -11,11 +11,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from html import escape, unescape
+from pathlib import Path
 
 import ipywidgets as widgets
+from anywidget import AnyWidget
 
 from normviz.layers import RefusedInput
 from normviz.picture import Picture
+
+WITHOUT_KERNEL = (
+    "<p><b>A lab stands here when a kernel runs:</b> open this lesson in JupyterLab, your own or "
+    "one on Binder. The next picture shows one of its states.</p>"
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,6 +85,12 @@ def show_errors(callback):
     return shown
 
 
+class SliderNames(AnyWidget):
+    """Nothing to see: it names the sliders that stand beside it, for those who hear them."""
+
+    _esm = Path(__file__).with_name("slider_names.js")
+
+
 class Lab(widgets.VBox):
     """Rows of controls above a readout and a picture, both of fixed height, so nothing jumps.
 
@@ -101,8 +114,12 @@ class Lab(widgets.VBox):
         )
         wrap = widgets.Layout(flex_flow="row wrap")
         boxes = [widgets.HBox(row, layout=wrap) for row in rows]
-        super().__init__([*boxes, self.readout, self.picture])
+        super().__init__([*boxes, self.readout, self.picture, SliderNames()])
         self._settling = False
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        # A page without a kernel shows this line in the lab's place.
+        return super()._repr_mimebundle_(**options) | {"text/html": WITHOUT_KERNEL}
 
     def read(self):
         """The setting that the controls hold."""

@@ -164,7 +164,7 @@ class MomentumLab(Lab):
         self.momentum = widgets.FloatText(first, step=0.05, description="momentum")
         self.momentum.layout.width = "160px"
         self.slide = widgets.FloatSlider(
-            first, min=0, max=1, step=0.01, description="slide it", readout=False
+            first, min=0, max=1, step=0.01, description="slide momentum", readout=False
         )
         self.average = widgets.Checkbox(
             setting.momentum is None, description="None: the plain average", indent=False

@@ -1,0 +1,90 @@
+"""The static site: `make site` runs every lesson and writes pages that need no kernel."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from docutils import nodes
+
+project = "normviz"
+html_title = "normviz"
+root_doc = "README"
+include_patterns = ["README.md", "notebooks/*.ipynb", "docs/*.md", "docs/teaching/*.md"]
+extensions = ["myst_nb"]
+
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+# A lab is shown as its line for readers without a kernel; nothing is fetched to revive it.
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+nb_ipywidgets_js = {}
+myst_heading_anchors = 4
+# It knows headings, not cells; tests/test_site.py follows every link.
+suppress_warnings = ["myst.xref_missing"]
+
+html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+html_copy_source = False
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
+
+BINDER = "https://mybinder.org/v2/gh/normviz/normviz/HEAD?labpath="
+MAP = """
+```{{toctree}}
+:hidden:
+:caption: Lessons
+
+{lessons}
+```
+
+```{{toctree}}
+:hidden:
+:caption: Help and teaching
+:glob:
+
+docs/troubleshooting
+docs/teaching/README
+docs/teaching/*
+```
+"""
+
+
+def add_links(app, name, source):
+    """Add what the sources, read elsewhere too, cannot hold: the way to all pages and to Binder."""
+    if name == root_doc:
+        lessons = re.findall(r"\[(\d\d .*)\]\((notebooks/.*?)\)", source[0])
+        source[0] += MAP.format(lessons="\n".join(f"{title} <{path}>" for title, path in lessons))
+    if name.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        live = f"\n\n[Run this lesson live, on Binder]({BINDER}{name}.ipynb)"
+        notebook["cells"][0]["source"].append(live)
+        source[0] = json.dumps(notebook)
+
+
+def name_cells(app, doctree):
+    """Give each cell the anchor that JupyterLab gives it: #cell-id=…."""
+    path = Path(app.env.doc2path(app.env.docname))
+    if path.suffix != ".ipynb":
+        return
+    cells = iter(enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"], start=1))
+    number, cell = next(cells)
+    for node in doctree.findall(nodes.Element):
+        # Lines are counted from ten thousand times the number of the cell.
+        if node.line and node.line // 10_000 == number:
+            node["ids"].append(f"cell-id={cell['id']}")
+            number, cell = next(cells, (None, None))
+
+
+def add_index(app, failure):
+    """Open the site with the README."""
+    if not failure:
+        shutil.copy(app.outdir / "README.html", app.outdir / "index.html")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("source-read", add_links)
+    app.connect("doctree-read", name_cells)
+    app.connect("build-finished", add_index)

@@ -1,0 +1,26 @@
+// ipywidgets shows what a slider is called and where it stands, but tells its handle neither.
+function name(lab) {
+  for (const slider of lab.querySelectorAll(".widget-slider")) {
+    const label = slider.querySelector(".widget-label").textContent;
+    const readout = slider.querySelector(".widget-readout");
+    const handle = slider.querySelector("[role=slider]");
+    handle?.setAttribute("aria-label", label);
+    handle?.setAttribute("aria-valuetext", readout.textContent);
+    readout.setAttribute("role", "textbox");
+    readout.setAttribute("aria-label", `${label}, to type`);
+  }
+}
+
+export default {
+  render({ el }) {
+    const observer = new MutationObserver(() => name(el.parentElement));
+    // The lab takes in what was rendered only afterwards.
+    const waiting = setInterval(() => {
+      if (!el.parentElement) return;
+      clearInterval(waiting);
+      name(el.parentElement);
+      observer.observe(el.parentElement, { childList: true, subtree: true });
+    }, 50);
+    return () => (clearInterval(waiting), observer.disconnect());
+  },
+};

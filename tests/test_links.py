@@ -1,0 +1,78 @@
+"""Every link of the documents and of the lessons leads somewhere."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *NOTEBOOKS]
+URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+BINDER = URLS["Source"].replace("https://github.com", "https://mybinder.org/v2/gh") + "/HEAD"
+
+
+def cells_of(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def text_of(path):
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    cells = (cell for cell in cells_of(path) if cell["cell_type"] == "markdown")
+    return "\n".join("".join(cell["source"]) for cell in cells)
+
+
+def links_of(path):
+    """The targets of links and of pictures."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text_of(path), flags=re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", prose)
+
+
+def anchors_of(path):
+    """What may follow the # of a link: a cell as JupyterLab names it, a heading as GitHub does."""
+    if path.suffix == ".ipynb":
+        return {f"cell-id={cell['id']}" for cell in cells_of(path)}
+    headings = re.findall(r"^#+ (.*)$", text_of(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+LINKS = {(path.relative_to(ROOT).as_posix(), link) for path in DOCUMENTS for link in links_of(path)}
+INNER = sorted((path, link) for path, link in LINKS if "://" not in link)
+OUTER = sorted((path, link) for path, link in LINKS if "://" in link)
+
+
+@pytest.mark.parametrize(("path", "link"), INNER)
+def test_a_link_leads_to_a_file_of_the_project_and_to_a_place_in_it(path, link):
+    file, _, anchor = link.partition("#")
+    target = (ROOT / path).parent / file if file else ROOT / path
+    assert target.resolve().is_relative_to(ROOT)
+    assert target.is_file()
+    assert not anchor or anchor in anchors_of(target)
+
+
+@pytest.mark.parametrize(
+    ("path", "link"), [(path, link) for path, link in OUTER if "mybinder.org" in link]
+)
+def test_a_link_to_binder_opens_a_lesson_of_this_project(path, link):
+    address, _, lesson = link.partition("?labpath=")
+    assert address == BINDER
+    assert ROOT / lesson in NOTEBOOKS
+
+
+@pytest.mark.parametrize(
+    ("path", "link"), [(path, link) for path, link in OUTER if ".github.io" in link]
+)
+def test_a_link_to_the_site_opens_a_page_that_it_has(path, link):
+    page = link.removeprefix(URLS["Documentation"])
+    assert page != link
+    source = page.partition("#")[0].removesuffix(".html") or "README"
+    assert (ROOT / f"{source}.md").is_file() or ROOT / f"{source}.ipynb" in NOTEBOOKS
+
+
+def test_all_documents_were_read():
+    links = {path for path, _ in LINKS}
+    assert {"README.md", "docs/troubleshooting.md", "docs/teaching/README.md"} <= links
+    assert len(INNER) > 200
