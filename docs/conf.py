@@ -24,8 +24,9 @@ myst_heading_anchors = 4
 suppress_warnings = ["myst.xref_missing"]
 
 html_theme = "furo"
-html_static_path = ["site.css"]
+html_static_path = ["site.css", "site.js"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
@@ -77,6 +78,14 @@ def name_cells(app, doctree):
             number, cell = next(cells, (None, None))
 
 
+def name_levels(app, name, template, context, doctree):
+    """Tell the level of the headings in the sidebar, which Sphinx leaves out."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
+
+
 def add_index(app, failure):
     """Open the site with the README."""
     if not failure:
@@ -87,4 +96,5 @@ def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", add_links)
     app.connect("doctree-read", name_cells)
+    app.connect("html-page-context", name_levels, priority=900)  # after the theme
     app.connect("build-finished", add_index)

@@ -18,6 +18,7 @@ from traitlets.config import Config
 from normviz.exercises import EXERCISES
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+TEACHING = Path(__file__).parents[1] / "docs" / "teaching"
 LESSONS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 PROC = "/proc/self/status"
@@ -204,15 +205,6 @@ def test_a_lesson_says_what_it_is_for_and_what_to_remember(name):
 
 
 @lesson
-def test_links_lead_to_files_that_exist(name):
-    links = re.findall(
-        r"\]\(([^)#\s]+)|(?:href|src)=\"([^\"#]+)", "\n".join(prose_cells(read(name)))
-    )
-    for link in map("".join, links):
-        assert link.startswith("https://") or (FOLDER / link).is_file(), link
-
-
-@lesson
 def test_a_lesson_asks_only_exercises_that_exist(name):
     assert set(exercises_in(name)) <= set(EXERCISES)
 
@@ -238,3 +230,19 @@ def test_a_lab_is_followed_by_a_picture_that_needs_no_kernel(name):
     shown = [set(cell.outputs[-1].data) for cell in cells[lab : lab + 2]]
     assert "application/vnd.jupyter.widget-view+json" in shown[0] - shown[1]
     assert "<svg" in cells[lab + 1].outputs[-1].data["text/html"]
+
+
+@pytest.mark.parametrize("name", LESSONS[1:])
+def test_the_teaching_plan_has_a_question_before_each_picture_and_the_lab(name):
+    notebook, *_ = run_lesson(name)
+    seen = re.compile("<svg|widget-view")
+    shown = [
+        cell.id for cell in code_cells(notebook) if any(seen.search(str(o)) for o in cell.outputs)
+    ]
+    plan = (TEACHING / name).with_suffix(".md").read_text(encoding="utf-8")
+    table = plan.partition("## Before each picture\n")[2].partition("\n## ")[0]
+    rows = [row.strip("|").split(" | ") for row in table.splitlines() if "#cell-id=" in row]
+    assert [re.search(r"#cell-id=([\w-]+)\)", row[0])[1] for row in rows] == shown
+    for row in rows:  # the picture, the question, what will be said, why, and the answer
+        assert len(row) == 5
+        assert all(map(str.strip, row))
