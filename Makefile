@@ -16,7 +16,7 @@ STUDENTS ?= 20
 help:
 	@echo 'make lab     open the notebooks in JupyterLab'
 	@echo 'make test    check the style and run the tests'
-	@echo 'make site    run all lessons and write them as web pages, into _site'
+	@echo 'make site    run all lessons and write them as web pages, into _build/html'
 	@echo 'make sheets  draw the cheat sheet and the handouts anew (needs Chromium)'
 	@echo 'make classroom STUDENTS=20  try how many students a JupyterHub here can bear (Linux)'
 	@echo
@@ -34,11 +34,11 @@ test: .venv/ready
 	$(venv) -m pytest $(ARGS)
 
 site: .venv/ready
-	OMP_NUM_THREADS=1 $(venv) -m sphinx -W --keep-going -E -a -q -c docs $(ARGS) . _site
-	@echo 'Now open _site/index.html, or serve it: python3 -m http.server --directory _site'
+	OMP_NUM_THREADS=1 $(venv) -m sphinx -W --keep-going -E -a -q -c docs $(ARGS) . _build/html
+	@echo 'Now open _build/html/index.html, or serve that folder: python3 -m http.server -d _build/html'
 
 sheets: .venv/ready
-	$(venv) docs/sheets.py
+	PYTHONPATH=docs $(venv) -m sheets
 
 classroom: .venv/classroom/ready
 	$(venv) -m classroom.run --students $(STUDENTS) $(ARGS)

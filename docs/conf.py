@@ -1,10 +1,10 @@
 """The static site: `make site` runs every lesson and writes pages that need no kernel."""
 
-import json
 import re
 import shutil
 from pathlib import Path
 
+import nbformat
 from docutils import nodes
 
 project = "normviz"
@@ -28,11 +28,12 @@ html_static_path = ["site.css", "site.js"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = False
+html_show_copyright = False
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
 BINDER = "https://mybinder.org/v2/gh/normviz/normviz/HEAD?labpath="
-MAP = """
+PAGES = """
 ```{{toctree}}
 :hidden:
 :caption: Lessons
@@ -56,12 +57,12 @@ def add_links(app, name, source):
     """Add what the sources, read elsewhere too, cannot hold: the way to all pages and to Binder."""
     if name == root_doc:
         lessons = re.findall(r"\[(\d\d .*)\]\((notebooks/.*?)\)", source[0])
-        source[0] += MAP.format(lessons="\n".join(f"{title} <{path}>" for title, path in lessons))
+        source[0] += PAGES.format(lessons="\n".join(f"{title} <{path}>" for title, path in lessons))
     if name.startswith("notebooks/"):
-        notebook = json.loads(source[0])
+        notebook = nbformat.reads(source[0], as_version=4)
         live = f"\n\n[Run this lesson live, on Binder]({BINDER}{name}.ipynb)"
-        notebook["cells"][0]["source"].append(live)
-        source[0] = json.dumps(notebook)
+        notebook.cells[0].source += live
+        source[0] = nbformat.writes(notebook)
 
 
 def name_cells(app, doctree):
@@ -69,13 +70,12 @@ def name_cells(app, doctree):
     path = Path(app.env.doc2path(app.env.docname))
     if path.suffix != ".ipynb":
         return
-    cells = iter(enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"], start=1))
-    number, cell = next(cells)
+    cells = enumerate(nbformat.read(path, as_version=4).cells, start=1)
+    anchors = {number: f"cell-id={cell.id}" for number, cell in cells}
     for node in doctree.findall(nodes.Element):
         # Lines are counted from ten thousand times the number of the cell.
-        if node.line and node.line // 10_000 == number:
-            node["ids"].append(f"cell-id={cell['id']}")
-            number, cell = next(cells, (None, None))
+        if node.line and node.line // 10_000 in anchors:
+            node["ids"].append(anchors.pop(node.line // 10_000))
 
 
 def name_levels(app, name, template, context, doctree):

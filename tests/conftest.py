@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from sheets.paper import FLAGS
 
 from normviz.picture import Picture
 from normviz.plots import Plot
@@ -20,15 +21,6 @@ except ImportError:
     sync_playwright = None
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SETTINGS = json.loads((NOTEBOOKS.parent / "binder/overrides.json").read_text(encoding="utf-8"))
 
 
@@ -36,6 +28,10 @@ SETTINGS = json.loads((NOTEBOOKS.parent / "binder/overrides.json").read_text(enc
 def unseen(monkeypatch):
     """Plots are not written, which takes long; what is on their axes stays there to be read."""
     monkeypatch.setattr(Plot, "picture", lambda plot, text: Picture("", text))
+
+
+def read_all(paths):
+    return "".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +65,12 @@ def server(tmp_path_factory):
             stderr=log,
         )
     try:
-        about = home / "runtime" / f"jpserver-{jupyter.pid}.json"
         until = monotonic() + 60
-        while not (about.exists() and about.read_text().endswith("}")):
-            assert jupyter.poll() is None, (home / "log").read_text()
-            assert monotonic() < until, (home / "log").read_text()
+        while not (about := read_all((home / "runtime").glob("jpserver-*.json"))).endswith("}"):
+            assert jupyter.poll() is None, (home / "log").read_text(encoding="utf-8")
+            assert monotonic() < until, (home / "log").read_text(encoding="utf-8")
             sleep(0.1)
-        yield json.loads(about.read_text())
+        yield json.loads(about)
     finally:
         jupyter.terminate()  # it ends its kernels first; they also notice if it is gone
         try:
@@ -104,11 +99,10 @@ def complaints():
 
 
 @pytest.fixture(scope="module")
-def open_lesson(chromium, server, complaints):
-    """Name → the page of that lesson, after Run All; always the same page."""
+def visit_lesson(chromium, server, complaints):
+    """Name → a new page with that lesson, its kernel ready, nothing run yet."""
 
-    @cache
-    def open_lesson(name):
+    def visit_lesson(name):
         page = chromium.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -121,12 +115,28 @@ def open_lesson(chromium, server, complaints):
             " && shown.sessionContext.session?.kernel?.status === 'idle' }",
             arg=name,
         )
+        return page
+
+    return visit_lesson
+
+
+@pytest.fixture(scope="module")
+def open_lesson(visit_lesson):
+    """Name → the page of that lesson, after Run All; always the same page."""
+
+    @cache
+    def open_lesson(name):
+        page = visit_lesson(name)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.wait_for_function(
-            "() => window.jupyterapp.shell.currentWidget.content.widgets"
-            ".every(({ model }) => model.type !== 'code' || model.executionCount)"
-        )
+        wait_for_all_cells(page)
         return page
 
     return open_lesson
+
+
+def wait_for_all_cells(page):
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.content.widgets"
+        ".every(({ model }) => model.type !== 'code' || model.executionCount)"
+    )

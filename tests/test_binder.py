@@ -16,9 +16,6 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Binder runs on Linux")
 
 
-PYTHON = "python=3.11"
-
-
 @pytest.fixture(scope="module")
 def dockerfile():
     """The lines that repo2docker would build the image from."""
@@ -26,9 +23,8 @@ def dockerfile():
     told = subprocess.run(
         [*command, "--user-name=jovyan", "."], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    dependencies = yaml.safe_load((ROOT / "binder/environment.yml").read_text())["dependencies"]
-    assert "python=3.11" in dependencies
-    assert "Building conda environment for python=3.11\n" in told.stderr
+    python, *_ = yaml.safe_load((ROOT / "binder/environment.yml").read_text())["dependencies"]
+    assert f"Building conda environment for {python}\n" in told.stderr
     return [line.strip() for line in told.stdout.splitlines()]
 
 
@@ -75,11 +71,11 @@ def built(tmp_path_factory):
     """A clean environment with all that conda would have installed, after postBuild."""
     home = tmp_path_factory.mktemp("image")
     repo, environment = home / "repo", home / "environment"
-    ignore = shutil.ignore_patterns(".*", "_*[!_].html", "dist")
+    ignore = shutil.ignore_patterns(".*", "_build", "dist")
     shutil.copytree(ROOT, repo, ignore=ignore)
-    venv.create(environment, with_pip=True)
+    venv.create(environment, with_pip=True, symlinks=True)
     packages = {"base": environment, "platbase": environment}
-    here = Path(sysconfig.get_path("purelib", vars=packages))
+    here = Path(sysconfig.get_path("purelib", "venv", packages))
     here.joinpath("conda.pth").write_text(sysconfig.get_path("purelib"))
     python = environment / "bin/python"
     missing = subprocess.run([python, "-P", "-c", "import normviz"], capture_output=True)

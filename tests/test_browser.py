@@ -1,10 +1,12 @@
 """The lessons in a real JupyterLab, worked with a pointer and with a keyboard."""
 
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import wait_for_all_cells
 
 try:
     from playwright.sync_api import expect
@@ -271,6 +273,80 @@ def test_an_answer_in_its_cell_is_right_or_not_yet(open_lesson):
         cell.locator(".cm-content").fill(source.replace("...", repr(answer), 1))
         cell.locator(".cm-content").press("Shift+Enter")
         expect(cell.locator(".jp-OutputArea-output")).to_contain_text(verdict)
+
+
+def active(page):
+    return page.evaluate("jupyterapp.shell.currentWidget.content.activeCell.model.id")
+
+
+def go_to(page, wanted):
+    """Make the cell with this id the active one; the arrow keys might be those of a slider."""
+    page.keyboard.press("Escape")
+    ids = page.evaluate("jupyterapp.shell.currentWidget.content.widgets.map(w => w.model.id)")
+    steps = ids.index(wanted) - ids.index(active(page))
+    for _ in range(abs(steps)):
+        page.keyboard.press("j" if steps > 0 else "k")
+    assert active(page) == wanted
+
+
+def test_a_lesson_can_be_worked_from_the_keyboard_alone(visit_lesson, server):
+    cells = nbformat.read(NOTEBOOKS / SECOND, as_version=4).cells
+    shutil.copy(NOTEBOOKS / SECOND, Path(server["root_dir"], "keyboard.ipynb"))
+    page = visit_lesson("keyboard.ipynb")
+    for cell in cells[:-1]:  # its first cell has the focus
+        assert active(page) == cell.id
+        page.keyboard.press("Shift+Enter")
+    wait_for_all_cells(page)
+    output = page.locator(".jp-Cell.jp-mod-active .jp-OutputArea-output")
+
+    go_to(page, "table-picture")
+    for nth in range(output.locator(".nv-slice").count()):
+        page.keyboard.press("Tab")
+        assert lit(output) == [nth]
+
+    go_to(page, "lab")
+    for control in ("layer", "input axes"):
+        page.keyboard.press("Tab")
+        expect(output.get_by_label(control, exact=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(output.get_by_role("slider", name="n, samples")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(output.locator("svg.nv")).to_contain_text("shape (4, 3, 2, 2)")
+
+    [exercise] = [cell for cell in cells if cell.id == "exercise-a"]
+    go_to(page, exercise.id)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(exercise.source.replace("...", "'n c h w -> c'", 1))
+    page.keyboard.press("Control+Enter")
+    expect(output).to_contain_text("Right.")
+
+
+def test_a_screen_reader_hears_what_each_slice_is_and_how_it_came_about(page):
+    """What Chromium tells assistive technology, not what stands in the source."""
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    told = {
+        (node["name"]["value"], node.get("description", {}).get("value", ""))
+        for node in tree
+        if not node["ignored"] and node["role"]["value"] in ("image", "img")
+    }
+    for slices in page.locator("svg.nv .nv-slice").all():
+        name, lines = slices.get_attribute("aria-label"), texts(slices.locator(".nv-line"))
+        assert re.search(r", \d[\d,]* numbers?: [a-z]+ [−\d.]+|: one mean over \d", name)
+        assert (name, "; ".join(lines)) in told
+    for plot in page.locator("svg.nv-plot").all():
+        assert plot.get_attribute("aria-label") in {name for name, _ in told}
+
+
+def test_a_picture_stands_still(page):
+    """Nothing in it moves by itself, so there is nothing to reduce."""
+    moving = (
+        "nodes => nodes.filter(node => { const style = getComputedStyle(node); return"
+        " style.animationName != 'none' || parseFloat(style.transitionDuration) > 0 }).length"
+    )
+    parts = page.locator("svg:is(.nv, .nv-plot), svg:is(.nv, .nv-plot) *")
+    assert parts.count() > 50
+    assert parts.evaluate_all(moving) == 0
 
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import sys
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from normviz.exercises import EXERCISES
 FOLDER = Path(__file__).parents[1] / "notebooks"
 TEACHING = Path(__file__).parents[1] / "docs" / "teaching"
 LESSONS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+WINDOWS = sys.platform == "win32"  # which has no such sockets
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 PROC = "/proc/self/status"
 # Not ru_maxrss: that starts at the size of the process which launched this one. And time of the
@@ -39,7 +41,7 @@ def run(*cells):
     notebook, logged = new_notebook(cells=list(cells)), []
     with TemporaryDirectory() as folder:
         # By default, a kernel is open to the network, and warns of it on stderr.
-        sockets = {"transport": "ipc", "ip": f"{folder}/socket"}
+        sockets = {} if WINDOWS else {"transport": "ipc", "ip": f"{folder}/socket"}
         log = Path(folder, "log")
         client = NotebookClient(
             notebook,
@@ -49,7 +51,7 @@ def run(*cells):
             resources={"metadata": {"path": str(FOLDER)}},
             config=Config(KernelManager=sockets),
             # Read while the kernel lives: now and then, libzmq aborts when it is shut down.
-            on_cell_executed=lambda **_: logged.append(log.read_text()),
+            on_cell_executed=lambda **_: logged.append(log.read_text(encoding="utf-8")),
         )
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as on a small machine
         with log.open("w") as stderr:
@@ -59,7 +61,7 @@ def run(*cells):
 
 def complaints(notebook, log):
     """All that went wrong in a notebook that was run, also where ipywidgets swallowed it."""
-    if log:
+    if log and not WINDOWS:
         yield f"the kernel's log: {log}"
     for cell in code_cells(notebook):
         for output in cell.outputs:

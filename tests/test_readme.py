@@ -20,11 +20,12 @@ def test_every_lesson_is_on_the_map_and_can_be_launched_from_it():
 
 
 def test_it_begins_with_the_picture_a_sentence_and_the_badge_of_the_first_lesson():
-    _, picture, sentence, badge, start, *_ = README.split("\n\n")
+    _, picture, sentence, badge, other_ways, start, *_ = README.split("\n\n")
     assert picture.endswith("(docs/slices.svg)")
     assert "which numbers share a mean" in sentence
     assert "(docs/launch.svg)](https://mybinder.org/" in badge
     assert badge.endswith("?labpath=notebooks/00_start_here.ipynb)")
+    assert "(docs/teaching/README.md)" in other_ways
     assert start == "## Start"
 
 
@@ -48,4 +49,6 @@ def test_ci_runs_the_command_that_the_readme_gives():
     rules = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert re.findall(r"^make (\w+)", first, flags=re.MULTILINE) == ["lab", "test"]
     assert {*re.findall(r"^make (\w+)", README, flags=re.MULTILINE)} <= {*rules}
-    assert re.search(r"^CI=true make test$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    assert re.search(
+        r"^CI=true make test$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE
+    )

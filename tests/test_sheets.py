@@ -1,9 +1,7 @@
 """The printable sheets: what they say is true in torch, and all of it is on the paper."""
 
 import re
-import sys
 from collections import Counter
-from importlib import import_module
 from itertools import combinations, product
 from math import prod
 from pathlib import Path
@@ -13,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from pypdf import PdfReader
+from sheets import FOLDER, draw_sheets
+from sheets.figures import CURVES, TOKENS
 from torch import nn
 from torch.testing import assert_close
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "docs"))
-sheets = import_module("sheets")
 
 LESSONS = [path.stem for path in sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))]
 NAMES = ["axes", *LESSONS]
@@ -32,7 +30,7 @@ def seeded():
 
 
 def read(name):
-    return (sheets.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    return (FOLDER / f"{name}.svg").read_text(encoding="utf-8")
 
 
 def texts_of(element):
@@ -48,12 +46,12 @@ OTHER = {"N": 5, "C": 6, "L": 7, "T": 4, "D": 3, "H": 2, "W": 8, "G": 3}
 
 def test_every_lesson_has_its_handout_and_nothing_else_lies_there():
     files = {f"{name}.{kind}" for name in NAMES for kind in ("svg", "pdf")}
-    assert files == {path.name for path in sheets.FOLDER.iterdir()}
+    assert files == {path.name for path in FOLDER.iterdir()}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sheet_is_what_the_script_draws_today(name):
-    today = sheets.draw_sheets()
+    today = draw_sheets()
     assert [*today] == NAMES
     assert today[name] == read(name)
 
@@ -70,7 +68,7 @@ def test_a_sheet_has_a_name_and_needs_no_other_file(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pdf_is_one_landscape_page_with_the_words_of_its_sheet(name):
     svg = ElementTree.fromstring(read(name))
-    pdf = PdfReader(sheets.FOLDER / f"{name}.pdf")
+    pdf = PdfReader(FOLDER / f"{name}.pdf")
     [page] = pdf.pages
     assert np.allclose(page.mediabox, [0, 0, 297 * MILLIMETRE, 210 * MILLIMETRE], atol=1)
     assert not page.get("/Rotate")
@@ -275,7 +273,7 @@ def test_01_the_marked_numbers_share_a_mean():
 
 
 def test_02_the_token_shares_a_mean_and_the_channel_a_weight():
-    x = torch.tensor(import_module("sheets.figures").TOKENS).double()
+    x = torch.tensor(TOKENS).double()
     token, channel = x[0, 1].int().tolist(), x[..., 0].flatten().int().tolist()
     assert_close(nn.LayerNorm(4).double()(x)[0, 1], nn.LayerNorm(4).double()(x[0, 1]))
     assert f"{', '.join(map(str, token))}, with mean {x[0, 1].mean():g}" in answer_of("02")
@@ -289,7 +287,7 @@ def test_03_after_ten_batches_a_third_of_the_start_is_left():
         layer(torch.tensor([[9.0], [11.0]]))
     assert f"0.1 it is at {layer.running_mean.item():.2f}:" in answer_of("03")
     assert f"= {0.9**10:.2f}" in answer_of("03")
-    curves = import_module("sheets.figures").CURVES
+    curves = CURVES
     assert all(f"{name} is {curve[0]}" in answer_of("03") for name, curve in curves.items())
 
 

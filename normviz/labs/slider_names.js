@@ -4,8 +4,8 @@ function name(lab) {
     const label = slider.querySelector(".widget-label").textContent;
     const readout = slider.querySelector(".widget-readout");
     const handle = slider.querySelector("[role=slider]");
-    handle?.setAttribute("aria-label", label);
-    handle?.setAttribute("aria-valuetext", readout.textContent);
+    handle.setAttribute("aria-label", label);
+    handle.setAttribute("aria-valuetext", readout.textContent);
     readout.setAttribute("role", "textbox");
     readout.setAttribute("aria-label", `${label}, to type`);
   }
