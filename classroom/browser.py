@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from time import monotonic
 from uuid import uuid4
 
@@ -27,6 +29,7 @@ class Browser:
         self.student = student
         self.url = url
         self.doing = ""
+        self.executed = 0
         self.web = ClientSession(
             url,
             cookie_jar=CookieJar(unsafe=True),  # also from an address of numbers
@@ -41,17 +44,22 @@ class Browser:
             limit: After how many seconds to give up.
         """
         start = monotonic()
+        async with self.noting_loss(limit):
+            await self.sign_in()
+            await self.start_server()
+            await self.run_lesson()
+            self.student.seconds = monotonic() - start
+
+    @asynccontextmanager
+    async def noting_loss(self, limit: float) -> AsyncIterator[None]:
+        """Note why the student is lost, if something fails or is not done within a limit."""
         try:
             async with asyncio.timeout(limit):
-                await self.sign_in()
-                await self.start_server()
-                await self.run_lesson()
+                yield
         except TimeoutError:
             self.student.lost = f"{self.doing}: not done within {limit:.0f} s"
         except Exception as problem:
             self.student.lost = f"{self.doing}: {type(problem).__name__}: {problem}"
-        else:
-            self.student.seconds = monotonic() - start
 
     async def sign_in(self):
         """Post the login form."""
@@ -94,15 +102,20 @@ class Browser:
             json={"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}},
             headers={"X-XSRFToken": self.xsrf(f"/user/{self.student.name}/")},
         ) as answer:
-            kernel = (await answer.json())["kernel"]["id"]
-        self.kernel = await self.web.ws_connect(
-            f"/user/{self.student.name}/api/kernels/{kernel}/channels", max_msg_size=0
-        )
-        for i, cell in enumerate(cells, start=1):
-            if cell["cell_type"] == "code":
-                self.doing = f"{self.student.lesson}, cell {i} of {len(cells)}"
-                await self.execute(cell["source"])
-        self.doing = "after the last cell"
+            self.kernel = (await answer.json())["kernel"]["id"]
+        async with self.connect() as self.socket:
+            for i, cell in enumerate(cells, start=1):
+                if cell["cell_type"] == "code":
+                    self.doing = f"{self.student.lesson}, cell {i} of {len(cells)}"
+                    await self.execute(cell["source"])
+
+    def connect(self):
+        """Open a websocket to the kernel, to be closed when nobody reads it.
+
+        aiohttp answers a ping only while somebody reads, and the server hangs up on the silent.
+        """
+        address = f"/user/{self.student.name}/api/kernels/{self.kernel}/channels"
+        return self.web.ws_connect(address, max_msg_size=0)
 
     async def execute(self, source: str = "", **wanted: str) -> dict:
         """Run a cell.
@@ -120,7 +133,7 @@ class Browser:
         header = {"msg_id": uuid4().hex, "msg_type": "execute_request", "version": "5.3"}
         header |= {"session": self.student.name, "username": self.student.name}
         content = {"code": source, "user_expressions": wanted, "allow_stdin": False}
-        await self.kernel.send_json(
+        await self.socket.send_json(
             {
                 "channel": "shell",
                 "header": header,
@@ -129,7 +142,7 @@ class Browser:
                 "content": content,
             }
         )
-        async for message in self.kernel:
+        async for message in self.socket:
             if message.type is not WSMsgType.TEXT:
                 continue
             message = message.json()
@@ -140,9 +153,12 @@ class Browser:
                 message["msg_type"] == "execute_reply"
                 and message["parent_header"]["msg_id"] == header["msg_id"]
             ):
-                if content["status"] == "ok":
-                    return content["user_expressions"]
-                raise ClassroomError(f"{content.get('ename')}: {content.get('evalue')}")
+                if content["status"] != "ok":
+                    raise ClassroomError(f"{content.get('ename')}: {content.get('evalue')}")
+                if content["execution_count"] < self.executed:  # while nobody read
+                    raise ClassroomError("the kernel died, and another took its place")
+                self.executed = content["execution_count"]
+                return content["user_expressions"]
         raise ClassroomError("the connection to the kernel broke")
 
     async def ways_to_file(self, owner: Student) -> set[str]:
@@ -150,6 +166,7 @@ class Browser:
 
         Another's file has to be refused: a page that asks for consent, say, counts as a way.
         """
+        self.doing = f"opening the file of {owner.name}"
         ways = set()
         for way, address in ADDRESSES.items():
             url = f"/user/{owner.name}/{address}/{SECRET}"
@@ -158,18 +175,22 @@ class Browser:
                 if owner.secret in await answer.text() or not refused:
                     ways.add(way)
         path = str(owner.home / SECRET)
-        if owner.secret in str(await self.execute(text=f"open({path!r}).read()")):
-            ways.add(DISK)
+        async with self.connect() as self.socket:
+            if owner.secret in str(await self.execute(text=f"open({path!r}).read()")):
+                ways.add(DISK)
         return ways
 
-    async def spy(self, other: Student):
-        """Try to open one's own secret file, for comparison, and then that of another."""
-        try:
+    async def spy(self, other: Student, limit: float):
+        """Try to open one's own secret file, for comparison, and then that of another.
+
+        Args:
+            other: The owner of the other file.
+            limit: After how many seconds to give up.
+        """
+        async with self.noting_loss(limit):
             self.student.own = await self.ways_to_file(self.student)
             if other is not self.student:
                 self.student.foreign = await self.ways_to_file(other)
-        except Exception as problem:
-            self.student.lost = f"{self.doing}: {type(problem).__name__}: {problem}"
 
     async def leave(self):
         """Close the browser."""

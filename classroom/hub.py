@@ -72,7 +72,7 @@ def open_hub(lessons: list[str]) -> Iterator[Hub]:
             uid = None if shared_disk else UIDS[i]
             accounts[student.name] = {"password": student.password, "uid": uid}
             furnish(student, uid)
-        room = {
+        plan = {
             "url": url,
             "hub_url": hub_url,
             "proxy_url": proxy_url,
@@ -81,7 +81,7 @@ def open_hub(lessons: list[str]) -> Iterator[Hub]:
             "students": accounts,
         }
         hub = Hub(folder, url, students, shared_disk)
-        with running(folder, room) as process:
+        with running(folder, plan) as process:
             until = monotonic() + 120
             while not answers(ports[0]):
                 if process.poll() is not None or monotonic() > until:
@@ -91,16 +91,16 @@ def open_hub(lessons: list[str]) -> Iterator[Hub]:
 
 
 @contextmanager
-def running(folder: Path, room: dict) -> Iterator[subprocess.Popen]:
+def running(folder: Path, plan: dict) -> Iterator[subprocess.Popen]:
     """The process of a Hub; at the end, all that run for it end as well."""
     home = folder / "hub"
     home.mkdir(0o700)
-    (home / "room.json").write_text(json.dumps(room))
+    (home / "plan.json").write_text(json.dumps(plan))
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "jupyterhub", "--config", CONFIG],
             cwd=home,
-            env=os.environ | {"HOME": str(home), "CLASSROOM": str(home / "room.json")},
+            env=os.environ | {"HOME": str(home), "CLASSROOM": str(home / "plan.json")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -113,9 +113,11 @@ def running(folder: Path, room: dict) -> Iterator[subprocess.Popen]:
         try:
             process.wait(120)  # it ends its proxy and the servers, and these end their kernels
         finally:
-            for left, *_ in processes(folder):
+            left = [one for one, *_ in processes(folder)]
+            for one in left:
                 with suppress(psutil.NoSuchProcess):
-                    left.kill()
+                    one.kill()
+            psutil.wait_procs(left, timeout=20)  # they may still write into the folder
 
 
 def furnish(student: Student, uid: int | None):

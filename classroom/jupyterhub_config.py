@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jupyterhub.auth import Authenticator
 
-room = json.loads(Path(os.environ["CLASSROOM"]).read_text())
-students = room["students"]
+plan = json.loads(Path(os.environ["CLASSROOM"]).read_text())
+students = plan["students"]
 
 
 class Passwords(Authenticator):
@@ -22,7 +22,7 @@ class Passwords(Authenticator):
             return data["username"]
 
 
-def settle(spawner):
+def use_own_uid(spawner):
     """Give the server the user id of its student."""
     uid = students[spawner.user.name]["uid"]
     if uid is not None:
@@ -31,17 +31,17 @@ def settle(spawner):
 
 c = get_config()  # noqa: F821
 
-c.JupyterHub.bind_url = room["url"]
-c.JupyterHub.hub_bind_url = room["hub_url"]
-c.ConfigurableHTTPProxy.api_url = room["proxy_url"]
-c.ConfigurableHTTPProxy.command = room["proxy"]
+c.JupyterHub.bind_url = plan["url"]
+c.JupyterHub.hub_bind_url = plan["hub_url"]
+c.ConfigurableHTTPProxy.api_url = plan["proxy_url"]
+c.ConfigurableHTTPProxy.command = plan["proxy"]
 
 c.JupyterHub.authenticator_class = Passwords
 c.Authenticator.allowed_users = set(students)
 
 c.JupyterHub.spawner_class = "simple"
-c.SimpleLocalProcessSpawner.home_dir_template = room["homes"]
-c.Spawner.pre_spawn_hook = settle
+c.SimpleLocalProcessSpawner.home_dir_template = plan["homes"]
+c.Spawner.pre_spawn_hook = use_own_uid
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.args = ["--allow-root"]  # where no student can have a user id of their own
 c.Spawner.default_url = "/lab/tree/notebooks/00_start_here.ipynb"

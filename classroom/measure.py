@@ -31,7 +31,7 @@ def memory(folder: Path) -> Sizes:
     """The memory in use: what processes share is divided among them, so that sums are true."""
     sizes = Sizes()
     for process, *key in processes(folder):
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             sizes[tuple(key)] += process.memory_full_info().pss
     return sizes
 
@@ -40,7 +40,7 @@ def processor_seconds(folder: Path) -> Counter[str]:
     """For each owner, the processor time that the processes which still run have used."""
     seconds = Counter()
     for process, owner, _ in processes(folder):
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             times = process.cpu_times()
             seconds[owner] += times.user + times.system
     return seconds

