@@ -166,6 +166,7 @@ class MomentumLab(Lab):
         self.slide = widgets.FloatSlider(
             first, min=0, max=1, step=0.01, description="slide momentum", readout=False
         )
+        self.slide.style.description_width = "initial"
         self.average = widgets.Checkbox(
             setting.momentum is None, description="None: the plain average", indent=False
         )
