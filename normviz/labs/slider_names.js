@@ -13,14 +13,19 @@ function name(lab) {
 
 export default {
   render({ el }) {
-    const observer = new MutationObserver(() => name(el.parentElement));
+    let observer;
     // The lab takes in what was rendered only afterwards.
     const waiting = setInterval(() => {
-      if (!el.parentElement) return;
+      const lab = el.parentElement;
+      if (!lab) return;
       clearInterval(waiting);
-      name(el.parentElement);
-      observer.observe(el.parentElement, { childList: true, subtree: true });
+      name(lab);
+      observer = new MutationObserver(() => name(lab));
+      observer.observe(lab, { childList: true, subtree: true });
     }, 50);
-    return () => (clearInterval(waiting), observer.disconnect());
+    return () => {
+      clearInterval(waiting);
+      observer?.disconnect();
+    };
   },
 };
