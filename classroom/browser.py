@@ -103,19 +103,39 @@ class Browser:
             headers={"X-XSRFToken": self.xsrf(f"/user/{self.student.name}/")},
         ) as answer:
             self.kernel = (await answer.json())["kernel"]["id"]
-        async with self.connect() as self.socket:
+        async with self.connected():
             for i, cell in enumerate(cells, start=1):
                 if cell["cell_type"] == "code":
                     self.doing = f"{self.student.lesson}, cell {i} of {len(cells)}"
                     await self.execute(cell["source"])
 
-    def connect(self):
-        """Open a websocket to the kernel, to be closed when nobody reads it.
+    @asynccontextmanager
+    async def connected(self):
+        """While there is a websocket to the kernel; it is closed when nobody reads it.
 
         aiohttp answers a ping only while somebody reads, and the server hangs up on the silent.
         """
+        self.socket = await self.connect()
+        try:
+            yield
+        finally:
+            await self.socket.close()
+
+    async def connect(self):
+        """Open a websocket; what the kernel said to this session meanwhile comes through it."""
         address = f"/user/{self.student.name}/api/kernels/{self.kernel}/channels"
-        return self.web.ws_connect(address, max_msg_size=0)
+        session = {"session_id": self.student.name}
+        return await self.web.ws_connect(address, params=session, max_msg_size=0)
+
+    async def messages(self):
+        """What the kernel says. As JupyterLab does, make a connection anew that breaks."""
+        while True:
+            async for message in self.socket:
+                if message.type is WSMsgType.TEXT:
+                    yield message.json()
+            self.student.reconnected += 1
+            await asyncio.sleep(1)
+            self.socket = await self.connect()
 
     async def execute(self, source: str = "", **wanted: str) -> dict:
         """Run a cell.
@@ -142,10 +162,7 @@ class Browser:
                 "content": content,
             }
         )
-        async for message in self.socket:
-            if message.type is not WSMsgType.TEXT:
-                continue
-            message = message.json()
+        async for message in self.messages():
             content = message["content"]
             if content.get("execution_state") in ("dead", "restarting"):
                 raise ClassroomError("the kernel died")
@@ -159,7 +176,6 @@ class Browser:
                     raise ClassroomError("the kernel died, and another took its place")
                 self.executed = content["execution_count"]
                 return content["user_expressions"]
-        raise ClassroomError("the connection to the kernel broke")
 
     async def ways_to_file(self, owner: Student) -> set[str]:
         """The ways by which this student can open the secret file of an owner.
@@ -175,7 +191,7 @@ class Browser:
                 if owner.secret in await answer.text() or not refused:
                     ways.add(way)
         path = str(owner.home / SECRET)
-        async with self.connect() as self.socket:
+        async with self.connected():
             if owner.secret in str(await self.execute(text=f"open({path!r}).read()")):
                 ways.add(DISK)
         return ways

@@ -59,6 +59,7 @@ class Report:
                 for role in ("server", "kernel"):
                     sizes_of = (sizes[student.name, role] / MIB for student in done)
                     yield row(f"MiB of memory, {role}, {what}", sizes_of)
+        yield f"connections made anew: {sum(student.reconnected for student in self.students)}"
         for role in ("hub", "proxy"):
             yield f"MiB of memory, {role}: {self.peak['hub', role] / MIB:.0f}"
         yield f"MiB of memory, all together: {self.together / MIB:.0f}"

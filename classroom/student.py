@@ -22,6 +22,7 @@ class Student:
         secret: What the secret file says.
         lost: Why the student did not finish; None otherwise.
         seconds: From the sign-in to the end of the last cell.
+        reconnected: How often the connection to the kernel broke and was made anew.
         own: The ways that led to the student's own secret file.
         foreign: The ways that led to another's.
     """
@@ -33,5 +34,6 @@ class Student:
     secret: str = field(default_factory=token_urlsafe, repr=False)
     lost: str | None = None
     seconds: float | None = None
+    reconnected: int = 0
     own: set[str] = field(default_factory=set)
     foreign: set[str] = field(default_factory=set)

@@ -100,16 +100,17 @@ def installed():
 
 
 @asynccontextmanager
-async def at_jupyter(counts, *, slow=False):
+async def at_jupyter(counts, *, slow=False, breaks=False):
     """A browser at a server with a lesson of one cell, which hangs up after 0.1 s of silence.
 
-    Its kernel says of each cell in turn that it is number so and so; its files may come slowly.
+    Its kernel says of each cell in turn that it is number so and so; its files may come slowly,
+    and the first connection may break before an answer, which the next one then brings.
     """
     from aiohttp import web
 
     from classroom.browser import Browser
 
-    counts = iter(counts)
+    counts, unsaid = iter(counts), []
 
     async def contents(request):
         answer = web.json_response({"content": {"cells": [new_code_cell("1 + 1")]}})
@@ -122,10 +123,16 @@ async def at_jupyter(counts, *, slow=False):
     async def channels(request):
         socket = web.WebSocketResponse(heartbeat=0.2)
         await socket.prepare(request)
+        for reply in unsaid:
+            await socket.send_json(reply)
         async for message in socket:
             content = {"status": "ok", "execution_count": next(counts), "user_expressions": {}}
             reply = {"msg_type": "execute_reply", "parent_header": message.json()["header"]}
-            await socket.send_json(reply | {"content": content})
+            if breaks and not unsaid:
+                unsaid.append(reply | {"content": content})
+                await socket.close()
+            else:
+                await socket.send_json(reply | {"content": content})
         return socket
 
     async def file(request):
@@ -159,6 +166,15 @@ async def loss_after_a_wait(counts, *, slow=False, limit=10):
 
 def test_who_finishes_early_is_not_lost_while_the_others_work(installed):
     assert asyncio.run(loss_after_a_wait([1, 1])) is None
+
+
+def test_a_connection_that_breaks_is_made_anew(installed):
+    async def reconnected():
+        async with at_jupyter([1], breaks=True) as browser:
+            await browser.run_lesson()
+            return browser.student.reconnected, browser.executed
+
+    assert asyncio.run(reconnected()) == (1, 1)
 
 
 def test_a_kernel_that_dies_after_the_lesson_is_found(installed):
