@@ -11,11 +11,12 @@ settings := .venv/share/jupyter/lab/settings
 
 STUDENTS ?= 20
 
-.PHONY: help lab test site sheets classroom
+.PHONY: help lab test bench site sheets classroom
 
 help:
 	@echo 'make lab     open the notebooks in JupyterLab'
 	@echo 'make test    check the style and run the tests'
+	@echo 'make bench   measure speed, size and exactness, into benchmarks/RESULTS.md (needs Chromium)'
 	@echo 'make site    run all lessons and write them as web pages, into _build/html'
 	@echo 'make sheets  draw the cheat sheet and the handouts anew (needs Chromium)'
 	@echo 'make classroom STUDENTS=20  try how many students a JupyterHub here can bear (Linux)'
@@ -33,6 +34,9 @@ test: .venv/ready
 	$(venv) -m ruff format --check
 	$(venv) -m pytest $(ARGS)
 
+bench: .venv/bench/ready
+	$(venv) -m benchmarks.run $(ARGS)
+
 site: .venv/ready
 	OMP_NUM_THREADS=1 $(venv) -m sphinx -W --keep-going -E -a -q -c docs $(ARGS) . _build/html
 	@echo 'Now open _build/html/index.html, or serve that folder: python3 -m http.server -d _build/html'
@@ -42,6 +46,11 @@ sheets: .venv/ready
 
 classroom: .venv/classroom/ready
 	$(venv) -m classroom.run --students $(STUDENTS) $(ARGS)
+
+# What normviz is measured against.
+.venv/bench/ready: .venv/ready
+	$(pip) --editable '.[bench]'
+	@mkdir -p $(@D) && touch $@
 
 # JupyterHub and its proxy, which comes from npm, with the Node of a wheel.
 .venv/classroom/ready: .venv/ready

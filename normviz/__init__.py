@@ -12,7 +12,7 @@ _HOME = {
     "BatchNorm2d": "layers",
     "BatchNorm3d": "layers",
     "LayerNorm": "layers",
-    "normalize": "layers",
+    "normalize": "normalization",
     "explain": "explanation",
     "Explanation": "explanation",
     "draw_slices": "slices",

@@ -7,7 +7,8 @@ from math import prod
 import torch
 from torch import nn
 
-from normviz.layers import check_input, standardize, uses_batch_statistics, widen
+from normviz.layers import check_input, uses_batch_statistics
+from normviz.normalization import normalize, standardize, widen
 from normviz.picture import Picture, count_slices, five_digits, name_slice
 from normviz.reduction import Reduction
 from normviz.slices import Caption, draw_slices, spell_out
@@ -48,11 +49,13 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
 
     wide, count = widen(x), reduction.count(x.shape)
     no_number = wide.new_full(reduction.stat_shape(x.shape), torch.nan)
-    batch_mean = reduction.mean(wide) if count else no_number
-    batch_var = reduction.var(wide) if count else no_number
-    uses_batch = uses_batch_statistics(layer)
-    mean = batch_mean if uses_batch else widen(before["running_mean"])
-    var = batch_var if uses_batch else widen(before["running_var"])
+    normalized, batch_mean, batch_var = (
+        normalize(wide, reduction, layer.eps) if count else (wide, no_number, no_number)
+    )
+    mean, var, uses_batch = batch_mean, batch_var, uses_batch_statistics(layer)
+    if not uses_batch:
+        mean, var = widen(before["running_mean"]), widen(before["running_var"])
+        normalized = standardize(wide, reduction, mean, var, layer.eps)
     return Explanation(
         layer=twin,
         x=x,
@@ -66,7 +69,7 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
         batch_var_unbiased=batch_var * (count / (count - 1)) if count > 1 else no_number,
         before=before,
         after=_buffers(twin),
-        normalized=standardize(wide, reduction, mean, var, layer.eps),
+        normalized=normalized,
         output=output,
     )
 

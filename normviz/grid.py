@@ -23,27 +23,29 @@ class Axis:
     across: bool
     innermost: bool  # its positions are cells, not blocks of cells
     shown: tuple[int, ...]  # the positions that are drawn
-    starts: tuple[float, ...]  # where each of them starts, in pixels
-    pitch: float  # how wide or high each of them is
+    starts: tuple[int, ...]  # where each of them starts, in pixels
+    pitch: int  # how wide or high each of them is
 
     @property
-    def extent(self) -> float:
+    def extent(self) -> int:
         """How wide or high all of them are together."""
         return self.starts[-1] + self.pitch
 
     @property
-    def gaps(self) -> list[float]:
+    def gaps(self) -> list[int]:
         """The places where positions are left out."""
         pairs = zip(self.shown, self.shown[1:], self.starts[1:], strict=False)
-        return [start - MARK_GAP / 2 for before, i, start in pairs if i != before + 1]
+        return [start - MARK_GAP // 2 for before, i, start in pairs if i != before + 1]
 
 
-def lay_out(shape: tuple[int, ...], names: tuple[str, ...], cell_width: float) -> list[Axis]:
+def lay_out(shape: tuple[int, ...], names: tuple[str, ...], cell_width: int) -> list[Axis]:
     """The axes on the page; those that are too long for it by their head and their tail.
 
     The longest axis gives way first, down to two positions.
     """
-    limits = [min(size, MAX_CELLS) for size in shape]
+    most = {">": MAX_WIDTH // cell_width, "v": MAX_ROWS}  # if it were the only axis that way
+    directions = DIRECTIONS[len(shape)]
+    limits = [min(size, most[way]) for size, way in zip(shape, directions, strict=True)]
     while True:
         axes = _place(shape, names, cell_width, limits)
         too_wide = max(axis.extent for axis in axes if axis.across) > MAX_WIDTH
@@ -67,7 +69,7 @@ def _place(shape, names, cell_width, limits) -> list[Axis]:
         way = directions[k]
         innermost = directions.rindex(way) == k
         shown = _head_and_tail(shape[k], limits[k])
-        starts, at = [], 0.0
+        starts, at = [], 0
         for i, position in enumerate(shown):
             if i and position != shown[i - 1] + 1:
                 at += MARK_GAP
@@ -80,14 +82,14 @@ def _place(shape, names, cell_width, limits) -> list[Axis]:
     return axes[::-1]
 
 
-def places(axes: list[Axis]) -> list[tuple[float, float]]:
+def places(axes: list[Axis]) -> list[tuple[int, int]]:
     """The top left corner of every drawn cell, in C order."""
     xs = [axis.starts if axis.across else (0,) * len(axis.starts) for axis in axes]
     ys = [(0,) * len(axis.starts) if axis.across else axis.starts for axis in axes]
     return [(sum(x), sum(y)) for x, y in zip(product(*xs), product(*ys), strict=True)]
 
 
-def repeats(axes: list[Axis], axis: Axis) -> list[float]:
+def repeats(axes: list[Axis], axis: Axis) -> list[int]:
     """Where an axis starts anew: once for each drawn position of the axes around it."""
     around = [a.starts for a in axes[: axes.index(axis)] if a.across == axis.across]
     return [sum(starts) for starts in product(*around)]

@@ -18,6 +18,7 @@ from numbers import Real
 import torch
 from torch import nn
 
+from normviz.normalization import normalize, standardize, widen
 from normviz.reduction import Reduction
 
 
@@ -27,64 +28,6 @@ class RefusedInput(ValueError, RuntimeError):
     torch.nn raises ValueError for some of these and RuntimeError for others; code that catches
     either one goes on working.
     """
-
-
-def normalize(x: torch.Tensor, reduction: Reduction, eps: float):
-    """x with mean 0 and variance 1 in each slice: ``(x - mean) / sqrt(var + eps)``.
-
-    Args:
-        x: float32 or float64, of any shape that the reduction takes.
-        reduction: which numbers share a statistic.
-        eps: added to the biased variance, inside the root.
-
-    Returns:
-        The normalized tensor (the shape of x), the mean and the biased variance (the statistics'
-        shape). All three can be differentiated, any number of times, in reverse mode. Forward mode
-        raises NotImplementedError: torch's custom functions would get its second derivatives wrong.
-
-    >>> x = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
-    >>> normalized, mean, var = normalize(x, Reduction("n c -> n"), eps=0)
-    >>> normalized.tolist(), mean.tolist(), var.tolist()
-    ([[-1.0, 1.0], [-1.0, 1.0]], [2.0, 4.0], [1.0, 4.0])
-    """
-    return _Normalize.apply(x, reduction, eps)
-
-
-class _Normalize(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x, reduction, eps):
-        mean = reduction.mean(x)
-        centred = x - reduction.spread(mean, x.shape)
-        var = reduction.mean(centred.square())  # of the centred x: two passes, no cancellation
-        return centred * reduction.spread((var + eps).rsqrt(), x.shape), mean, var
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        _, ctx.reduction, ctx.eps = inputs
-        normalized, _, var = output
-        # Both are outputs, so a second derivative finds its way through them, back to this class.
-        ctx.save_for_backward(normalized, var)
-
-    @staticmethod
-    def backward(ctx, grad, grad_mean, grad_var):
-        """The chain rule through y = (x - μ)/σ, μ and σ², with σ = √(σ² + ε) and n numbers each.
-
-        Moving one x moves its own y, and through μ and σ² every y of its slice. That takes two
-        things out of the gradient: its mean, and its projection on y.
-
-            dx = (g - mean(g) - y·mean(g·y)) / σ  +  g_μ/n  +  2·g_σ²·(x - μ)/n
-
-        With x - μ = σ·y, the last two terms fold into the two means.
-        """
-        normalized, var = ctx.saved_tensors
-        reduction, shape = ctx.reduction, normalized.shape
-        count, var = reduction.count(shape), var + ctx.eps
-        offset = reduction.mean(grad) - grad_mean * var.sqrt() / count
-        slope = reduction.mean(grad * normalized) - 2 * grad_var * var / count
-        grad = grad - reduction.spread(offset, shape) - normalized * reduction.spread(slope, shape)
-        return grad * reduction.spread(var.rsqrt(), shape), None, None
 
 
 class _Norm(nn.Module):
@@ -100,21 +43,6 @@ class _Norm(nn.Module):
         for parameter, start in ((self.weight, 1.0), (self.bias, 0.0)):
             if parameter is not None:
                 nn.init.constant_(parameter, start)
-
-    def _scale_and_shift(self, normalized: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """γ·normalized + β, in the dtype and the memory format that torch.nn would give it."""
-        by_weight = Reduction.of(self, normalized.ndim, by="weight")
-        y = normalized
-        if self.weight is not None:
-            y = y * by_weight.spread(widen(self.weight), y.shape)  # gradients add up in float32
-        if self.bias is not None:
-            y = y + by_weight.spread(widen(self.bias), y.shape)
-        # The backward pass needs `normalized` as it is: never hand it out for others to overwrite.
-        y = y.clone() if y is normalized and y.dtype == like.dtype else y.to(like.dtype)
-        return y.contiguous(memory_format=self._memory_format(like))
-
-    def _memory_format(self, input: torch.Tensor) -> torch.memory_format:
-        return torch.contiguous_format
 
 
 class _BatchNorm(_Norm):
@@ -164,17 +92,26 @@ class _BatchNorm(_Norm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input, normalized per channel; in training the running statistics move."""
         reduction = check_input(self, input)
-        x = widen(input)
-        if not uses_batch_statistics(self):
-            mean, var = widen(self.running_mean), widen(self.running_var)
-            return self._scale_and_shift(standardize(x, reduction, mean, var, self.eps), input)
-        if x.numel() == 0:
-            normalized, mean, var = x, None, None
+        count, mean, var = reduction.count(input.shape), None, None
+        if uses_batch_statistics(self) and count:
+            y, mean, var = normalize(input, reduction, self.eps, self.weight, self.bias)
         else:
-            normalized, mean, var = normalize(x, reduction, self.eps)
+            y = self._apply_running_statistics(input, reduction)
         if self.training and self.track_running_stats:
-            self._track(mean, var, reduction.count(x.shape))
-        return self._scale_and_shift(normalized, input)
+            self._track(mean, var, count)
+        return y.contiguous(memory_format=self._memory_format(input))
+
+    def _apply_running_statistics(self, input, reduction):
+        """In eval; and in training where there are no numbers, which takes no statistics at all."""
+        y, shape = widen(input), input.shape
+        if y.numel():
+            mean, var = widen(self.running_mean), widen(self.running_var)
+            y = standardize(y, reduction, mean, var, self.eps)
+        if self.weight is not None:
+            y = y * reduction.spread(widen(self.weight), shape)  # gradients add up in float32
+        if self.bias is not None:
+            y = y + reduction.spread(widen(self.bias), shape)
+        return y.clone() if y is input else y.to(input.dtype)
 
     @torch.no_grad()
     def _track(self, mean, var, count):
@@ -190,12 +127,13 @@ class _BatchNorm(_Norm):
         if count and self.running_mean is not None:  # an empty batch counts, but has nothing to add
             unbiased = var * (count / (count - 1))
             for running, batch in ((self.running_mean, mean), (self.running_var, unbiased)):
-                running.copy_((1 - momentum) * widen(running) + momentum * batch)
+                running.copy_(widen(running).lerp(batch, momentum))
 
     def _memory_format(self, input: torch.Tensor) -> torch.memory_format:
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.ndim)
-        is_last = last is not None and input.is_contiguous(memory_format=last)
-        return last if is_last else torch.contiguous_format
+        if last is None or input.is_contiguous() or not input.is_contiguous(memory_format=last):
+            return torch.contiguous_format
+        return last
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         if local_metadata.get("version") in (None, 1) and self.track_running_stats:
@@ -311,8 +249,9 @@ class LayerNorm(_Norm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input normalized over its last axes, scaled and shifted."""
         reduction = check_input(self, input)
-        normalized, _, _ = normalize(widen(input), reduction, self.eps)
-        return self._scale_and_shift(normalized, input)
+        by_weight = Reduction.of(self, input.ndim, by="weight")
+        y, _, _ = normalize(input, reduction, self.eps, self.weight, self.bias, by_weight)
+        return y.contiguous()
 
     def extra_repr(self) -> str:
         """The arguments, as torch.nn prints them."""
@@ -322,23 +261,12 @@ class LayerNorm(_Norm):
         )
 
 
-def standardize(x, reduction: Reduction, mean, var, eps: float) -> torch.Tensor:
-    """``(x - mean) / sqrt(var + eps)`` with statistics from elsewhere, such as the running ones."""
-    std = (var + eps).sqrt()
-    return (x - reduction.spread(mean, x.shape)) / reduction.spread(std, x.shape)
-
-
 def uses_batch_statistics(layer: nn.Module) -> bool:
     """Whether a layer, normviz's or torch.nn's, normalizes with the statistics of the batch.
 
     Only a BatchNorm in eval that has running statistics does not.
     """
     return layer.training or getattr(layer, "running_mean", None) is None
-
-
-def widen(x: torch.Tensor) -> torch.Tensor:
-    """x in the dtype that sums are done in: half precision in float32, as torch does."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_input(layer: nn.Module, x: torch.Tensor) -> Reduction:

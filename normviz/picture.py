@@ -45,6 +45,7 @@ STYLE = f"""<style>
 .nv-ink{{fill:#111;text-anchor:middle;font-size:11px;font-variant-numeric:tabular-nums}}
 .nv-lit{{display:none}}
 .nv-line{{font-size:13px}}
+.nv-name{{font-size:13px;font-weight:600}}
 .nv-cell{{stroke:#fff}}
 .nv-dash{{fill:none;stroke:#111;stroke-width:1.5;opacity:.6}}
 .nv-gap{{fill:none;stroke:currentColor;stroke-width:2;stroke-dasharray:2 5;opacity:.6}}
@@ -123,9 +124,8 @@ def svg_dash(mark: int, path: str) -> str:
 def tint(mark: int, strength: float) -> str:
     """A slice's colour, from pale (0) to strong (1); dark ink stays readable on all of them."""
     share = 0.2 + 0.5 * strength
-    colour = COLOURS[mark % len(COLOURS)]
-    parts = (int(colour[i : i + 2], 16) for i in (0, 2, 4))
-    return "#" + "".join(f"{round(255 + (part - 255) * share):02x}" for part in parts)
+    parts = bytes.fromhex(COLOURS[mark % len(COLOURS)])
+    return "#" + bytes([round(255 + (part - 255) * share) for part in parts]).hex()
 
 
 def as_array(x) -> np.ndarray:
@@ -206,7 +206,9 @@ def five_digits(number: float) -> str:
 
 def clean(text: str) -> str:
     """Text from anywhere, safe inside SVG and HTML."""
-    return escape("".join(sign for sign in text if sign.isprintable()))
+    if not text.isprintable():
+        text = "".join(sign for sign in text if sign.isprintable())
+    return escape(text)
 
 
 def _tidy(text: str) -> str:

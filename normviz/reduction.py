@@ -18,6 +18,7 @@ from math import prod
 
 import numpy as np
 
+from normviz.layout import Layout, as_shape, lay_out, spell_out
 from normviz.pattern import ELLIPSIS, parse
 
 # The axes of torch.nn's layers, by the input's number of axes.
@@ -107,13 +108,13 @@ class Reduction:
             names = _LAYER_AXES.get(ndim, " ".join(f"a{i}" for i in range(ndim))).split()
             per_slice, per_position = names[: ndim - least], names[ndim - least :]
             kept = per_slice if by == "statistic" else per_position
-            return cls(f"{' '.join(names)} -> {' '.join(kept)}")
+            return _of_pattern(f"{' '.join(names)} -> {' '.join(kept)}")
         shapes = _BATCH_SHAPES[kind]
         if ndim not in [shape.count(",") + 1 for shape in shapes]:
             raise ValueError(
                 f"{kind} takes inputs of shape {' or '.join(shapes)}: got one with {ndim} axes."
             )
-        return cls(f"{_BATCH_AXES[ndim]} -> c")
+        return _of_pattern(f"{_BATCH_AXES[ndim]} -> c")
 
     @property
     def axes(self) -> tuple[tuple[str, ...], ...]:
@@ -209,10 +210,12 @@ class Reduction:
         layout = self._layout(x.shape)
         if not layout.count:
             raise ValueError(f"there is no mean over no numbers: x has shape {tuple(x.shape)}.")
-        # The extra axis of length one lets a reduction that pools nothing take the same path.
-        split, axis = x.reshape(*layout.split, 1), (*layout.pooled, -1)
-        # NumPy adds float32 up one by one along outer axes, and would lose digits; torch does not.
-        return split.mean(axis=axis) if _is_tensor(x) else split.mean(axis=axis, dtype=np.float64)
+        return _sum(x, layout) / layout.count
+
+    def sum(self, x):
+        """One sum per statistic, as ``mean`` gives one mean; the sum of no numbers is 0."""
+        x = _floating(x)
+        return _sum(x, self._layout(x.shape))
 
     def var(self, x, correction: float = 0):
         """One variance per statistic, by two passes: first the mean, then the squared distances.
@@ -263,8 +266,8 @@ class Reduction:
             stat = _broadcast(stat.reshape(layout.aligned), layout.grouped)
         return _broadcast(stat.reshape(layout.merged), layout.shape)
 
-    def _layout(self, shape) -> "_Layout":
-        return _lay_out(self, _checked_shape(shape))
+    def _layout(self, shape) -> Layout:
+        return lay_out(self.pattern, self.sizes, as_shape(shape))
 
     def name_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:
         """One name for each axis of an array of this shape; for a group, its last name.
@@ -273,6 +276,17 @@ class Reduction:
         ('n', 'axis 1', 'axis 2')
         """
         return self._layout(shape).axis_names
+
+    def cuts(self, shape: tuple[int, ...]) -> dict[int, int]:
+        """Axes along which an array can be cut into parts without dividing a slice.
+
+        Returns:
+            For each such axis of the array, that axis of its statistics.
+
+        >>> Reduction("n c h w -> c").cuts((4, 3, 5, 5)), Reduction("n t c -> n t").cuts((8, 9, 4))
+        ({1: 0}, {0: 0, 1: 1})
+        """
+        return self._layout(shape).cuts
 
     def locate(self, label: int, shape: tuple[int, ...]) -> dict[str, int]:
         """Where a statistic stands: the position on each kept axis that its label stands for.
@@ -295,89 +309,12 @@ class Reduction:
         return f"{over}, one per {', '.join(self.kept)}" if self.kept else f"{over}, one for all"
 
     def __repr__(self) -> str:
-        sizes = "".join(f", {name}={size}" for name, size in self.sizes)
-        return f"Reduction({self.pattern!r}{sizes})"
+        return spell_out(self.pattern, self.sizes)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """A reduction met a shape: sizes, and which of them are pooled."""
-
-    shape: tuple[int, ...]
-    groups: tuple[tuple[tuple[str, int], ...], ...]  # names and sizes, one group per axis
-    split: tuple[int, ...]  # the shape with every group taken apart
-    pooled: tuple[int, ...]  # positions in split
-    stat_shape: tuple[int, ...]
-    axis_names: tuple[str, ...]  # one per axis of the shape; for a group, its last name
-    kept_names: tuple[str, ...]
-    aligned: tuple[int, ...]  # split, with 1 for every pooled axis
-    grouped: tuple[int, ...]  # aligned, with full groups; empty if there is no group
-    merged: tuple[int, ...]  # grouped, with the groups put together again
-
-    @property
-    def count(self) -> int:
-        return prod(self.split[i] for i in self.pooled)
-
-
-@lru_cache(maxsize=1024)
-def _lay_out(reduction: Reduction, shape: tuple[int, ...]) -> _Layout:
-    axes, kept = list(reduction.axes), set(reduction.kept)
-    if (ELLIPSIS,) in axes:
-        at = axes.index((ELLIPSIS,))
-        spare = len(shape) - len(axes) + 1
-        unnamed = [f"axis {at + i}" for i in range(spare)]  # with its space, it clashes with none
-        axes[at : at + 1] = [(name,) for name in unnamed]
-        if ELLIPSIS in kept:
-            kept |= set(unnamed)
-    if len(axes) != len(shape):
-        names = " ".join(name for group in axes for name in group)
-        raise ValueError(
-            f"the input must have an axis for each of {names}, as {reduction.pattern!r} says: got "
-            f"the shape {shape}."
-        )
-    given = dict(reduction.sizes)
-    groups, split, split_names, merged, grouped = [], [], [], [], []
-    for group, size in zip(axes, shape, strict=True):
-        sizes = _take_apart(reduction, group, size, given)
-        groups.append(tuple(zip(group, sizes, strict=True)))
-        split += sizes
-        split_names += group
-        one = [s if name in kept else 1 for name, s in zip(group, sizes, strict=True)]
-        grouped += sizes if len(group) > 1 else one
-        merged.append(size if len(group) > 1 else one[0])
-    is_kept = [name in kept for name in split_names]
-    return _Layout(
-        shape=shape,
-        groups=tuple(groups),
-        split=tuple(split),
-        pooled=tuple(i for i, keep in enumerate(is_kept) if not keep),
-        stat_shape=tuple(s for s, keep in zip(split, is_kept, strict=True) if keep),
-        axis_names=tuple(group[-1] for group in axes),
-        kept_names=tuple(n for n, keep in zip(split_names, is_kept, strict=True) if keep),
-        aligned=tuple(s if keep else 1 for s, keep in zip(split, is_kept, strict=True)),
-        grouped=tuple(grouped) if any(len(group) > 1 for group in axes) else (),
-        merged=tuple(merged),
-    )
-
-
-def _take_apart(reduction: Reduction, group, size: int, given: dict[str, int]) -> list[int]:
-    """The sizes of the names that share one axis of the array."""
-    known = prod(given.get(name, 1) for name in group)
-    whole = f"({' '.join(group)})" if len(group) > 1 else group[0]
-    if all(name in given for name in group) and known != size:
-        raise ValueError(
-            f"the axis {whole} must have size {known}, as {reduction!r} says: got {size}; without "
-            "the size it takes any."
-        )
-    if size % known:
-        names = [name for name in group if name in given]
-        divisors = [str(d) for d in range(1, min(size, 1000) + 1) if size % d == 0][:8]
-        raise ValueError(
-            f"{' times '.join(names)} must divide the axis {whole}: got "
-            f"{', '.join(f'{name}={given[name]}' for name in names)} for {size}; "
-            f"{' or '.join(filter(None, [', '.join(divisors[:-1]), divisors[-1]]))} would do."
-        )
-    return [given.get(name, size // known) for name in group]
+@lru_cache(maxsize=256)
+def _of_pattern(pattern: str) -> Reduction:
+    return Reduction(pattern)
 
 
 def _kind(layer) -> str:
@@ -395,18 +332,6 @@ def _kind(layer) -> str:
         "layer must be a BatchNorm1d, BatchNorm2d, BatchNorm3d or LayerNorm of torch.nn or "
         f"normviz: got {layer if isinstance(layer, type) else type(layer).__name__}."
     )
-
-
-def _checked_shape(shape) -> tuple[int, ...]:
-    try:
-        sizes = tuple(operator.index(size) for size in shape)
-    except TypeError:
-        raise ValueError(
-            f"a shape must be a tuple of ints: got {shape!r}; (4, 3) would do."
-        ) from None
-    if any(size < 0 for size in sizes):
-        raise ValueError(f"a shape has no negative sizes: got {sizes}.")
-    return sizes
 
 
 def _check_positions(at, shape) -> None:
@@ -428,6 +353,16 @@ def _floating(x):
     if x.dtype.kind not in "biuf":
         raise ValueError(f"x must hold real numbers: got dtype {x.dtype}.")
     return x
+
+
+def _sum(x, layout: Layout):
+    # In float32, NumPy adds up one by one along outer axes, and torch along several runs of axes at
+    # once. Over a million positions, either loses three of seven digits.
+    wide = {} if _is_tensor(x) else {"dtype": np.float64}
+    total = x.reshape(layout.split if layout.runs else (*layout.split, 1))
+    for run in layout.runs or [(-1,)]:  # where nothing is pooled, a copy all the same
+        total = total.sum(axis=run, keepdims=True, **wide)
+    return total.reshape(layout.stat_shape)
 
 
 def _is_tensor(x) -> bool:

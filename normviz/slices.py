@@ -1,8 +1,9 @@
 """The slice picture: every number of a tensor, in a group with all that share its statistic."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -31,6 +32,8 @@ from normviz.reduction import Reduction
 LETTER, LINE_LETTER, TITLE_LETTER, LINE = 6.8, 7.8, 9, 18
 CHIP_HEIGHT = 52
 PAGE_WIDTH, MAX_CHIPS = 760, 16
+SUM_ROOM, MAX_TERMS = 70, 18  # letters of a sum, and how many numbers of one digit fit into them
+PART = 2**13  # numbers at a time: few enough for a processor's cache
 HINT = "Point at a number, or press Tab, to see what it shares."
 
 
@@ -88,10 +91,10 @@ class _Page:
     """What is written and drawn, and where: heading, chips, arithmetic, headers, cells."""
 
     def __init__(self, x, reduction: Reduction, title: str, caption: Callable[[int], Caption]):
-        self.axes, self.cell_width = _choose_grid(x, reduction)
-        drawn = np.ix_(*(axis.shown for axis in self.axes))
-        labels = reduction.labels(x.shape, at=[axis.shown for axis in self.axes])
-        self.cells = _cells_by_label(self.axes, x[drawn], labels)
+        self.axes, self.cell_width, texts = _choose_grid(x, reduction)
+        shown = [axis.shown for axis in self.axes]
+        labels = reduction.labels(x.shape, at=shown)
+        self.cells = _cells_by_label(self.axes, x[np.ix_(*shown)], texts, labels)
         self.names = {label: name_slice(reduction, label, x.shape) for label in self.cells}
         self.marks = {label: mark_slice(reduction, label, x.shape) for label in self.cells}
         self.captions = {label: caption(label) for label in self.cells}
@@ -108,7 +111,7 @@ class _Page:
         self.top = self.lines_top + LINE * (lines + headers) - 6  # of the cells
 
     @property
-    def bottom(self) -> float:
+    def bottom(self) -> int:
         """Of the cells."""
         down = (axis.extent for axis in self.axes if not axis.across)
         return self.top + max(down, default=CELL_HEIGHT)
@@ -125,7 +128,7 @@ class _Page:
         )
 
     def draw(self, lit: int | None) -> Picture:
-        hint_at = self.lines_top if self.chips.all else self.chips.top + LINE
+        hint_at = self.lines_top if self.chips.all else self.chips.bottom
         parts = [
             svg_text(self.left, 20, self.title, "nv-title"),
             *(svg_text(self.left, 40 + LINE * i, line) for i, line in enumerate(self.head)),
@@ -156,12 +159,11 @@ class _Page:
 
 def caption_statistics(x: np.ndarray, reduction: Reduction) -> Callable[[int], Caption]:
     """Captions with the mean and the biased variance of each slice, and how they came about."""
-    pool = Reduction("i ->")  # of one slice at a time: only the drawn ones are needed
 
     def caption(label: int) -> Caption:
-        numbers = reduction.numbers(x, label)
+        numbers = reduction.numbers(x, label)  # of one slice: only the drawn ones are needed
         with np.errstate(invalid="ignore", over="ignore"):  # nan and inf are shown, not warned of
-            mean, var = float(pool.mean(numbers)), float(pool.var(numbers))
+            mean, var = mean_and_variance(numbers)
         return Caption(
             values=(("μ", "mean", mean), ("σ²", "variance", var)),
             lines=spell_out(numbers, mean, var),
@@ -170,32 +172,43 @@ def caption_statistics(x: np.ndarray, reduction: Reduction) -> Callable[[int], C
     return caption
 
 
+def mean_and_variance(numbers: np.ndarray) -> tuple[float, float]:
+    """Of a vector: in float64 and two passes, a part at a time, so that no large copy is made."""
+    mean = numbers.mean(dtype=np.float64)
+    squares = 0.0
+    for start in range(0, len(numbers), PART):
+        centred = numbers[start : start + PART] - mean
+        squares += centred @ centred
+    return float(mean), float(squares / len(numbers))
+
+
 def spell_out(numbers, mean: float, var: float) -> tuple[str, str]:
     """The arithmetic of a mean and of a biased variance, as far as it fits in a line.
 
     >>> spell_out([1, 2, 6], 3, 14 / 3)[0]
     'μ = (1 + 2 + 6) / 3 = 3'
     """
-    count, first = len(numbers), np.asarray(numbers[:40])
+    count, first = len(numbers), np.asarray(numbers[:MAX_TERMS])
     largest = largest_of(first)
     terms = [short(number, largest) for number in first]
     minus_mean = f"{'+' if mean < 0 else '−'} {five_digits(abs(mean))}"
-    squares = [f"({term} {minus_mean})²" for term in terms]
+    squares = (f"({term} {minus_mean})²" for term in terms)
     return (
         f"μ = ({_add_up(terms, count)}) / {count:,} = {five_digits(mean)}",
         f"σ² = ({_add_up(squares, count)}) / {count:,} = {five_digits(var)}",
     )
 
 
-def _add_up(terms: list[str], count: int, room: int = 70) -> str:
+def _add_up(terms: Iterable[str], count: int) -> str:
     """``1 + 2 − 3 + …``: as many terms as there is room for."""
-    line = terms[0]
-    for term in terms[1:]:
+    terms = iter(terms)
+    line, written = next(terms), 1
+    for term in terms:
         more = f" − {term[1:]}" if term.startswith("−") else f" + {term}"
-        if len(line) + len(more) > room:
-            return line + " + …"
-        line += more
-    return line if len(terms) == count else line + " + …"
+        if len(line) + len(more) > SUM_ROOM:
+            break
+        line, written = line + more, written + 1
+    return line if written == count else line + " + …"
 
 
 def _facts(x, reduction) -> str:
@@ -212,61 +225,61 @@ def _notes(x, axes, drawn: int, slices: int) -> list[str]:
         notes.append(f"Drawn by head and tail: {', '.join(cut)}.")
         part = f"{drawn:,} of {slices:,} slices are drawn. " if drawn < slices else ""
         notes.append(f"{part}The numbers that are left out count like all others.")
-    if x.dtype.kind == "f":
-        odd = {"nan": np.isnan(x).sum(), "inf": np.isinf(x).sum()}
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        odd = {"nan": np.count_nonzero(np.isnan(x)), "inf": np.count_nonzero(np.isinf(x))}
         found = " and ".join(f"{count} {name}" for name, count in odd.items() if count)
-        if found:
-            notes.append(f"x holds {found}: a mean or variance over one of them is not finite.")
+        notes.append(f"x holds {found}: a mean or variance over one of them is not finite.")
     return notes
 
 
-def _choose_grid(x, reduction) -> tuple[list[Axis], float]:
-    """A grid whose cells are as wide as the longest number in them."""
-    names, width = reduction.name_axes(x.shape), CELL_HEIGHT
+def _choose_grid(x, reduction) -> tuple[list[Axis], int, list[str]]:
+    """A grid, how wide its cells are, and their numbers, written out: the longest one just fits."""
+    names, width, shown = reduction.name_axes(x.shape), CELL_HEIGHT, []
     while True:  # wider cells leave room for fewer of them, which may need still wider ones
         axes = lay_out(x.shape, names, width)
-        numbers = x[np.ix_(*(axis.shown for axis in axes))].ravel()
-        largest = largest_of(numbers)
-        texts = (short(number, largest) for number in numbers)
-        needed = round(LETTER * max(len(t) + t.count("−") / 3 for t in texts)) + 2  # − is wide
+        if shown != [axis.shown for axis in axes]:
+            shown = [axis.shown for axis in axes]
+            numbers = x[np.ix_(*shown)]
+            largest = largest_of(numbers)
+            texts = [short(number, largest) for number in numbers.ravel().tolist()]
+            longest = max(len(text) + text.count("−") / 3 for text in texts)  # − is wide
+            needed = round(LETTER * longest) + 2
         if needed <= width:
-            return axes, width
+            return axes, width, texts
         width = needed
 
 
-def _cells_by_label(axes, numbers, labels) -> dict[int, list]:
+def _cells_by_label(axes, numbers, texts, labels) -> dict[int, list]:
     """For each label: place, index, text and strength of colour of each of its cells."""
     finite = numbers[np.isfinite(numbers)].astype(float)
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
         strengths = (numbers - low) / ((high - low) or 1)
     strengths = np.nan_to_num(strengths, nan=0, posinf=1, neginf=0)
-    index = np.stack(np.meshgrid(*(axis.shown for axis in axes), indexing="ij"), axis=-1)
-    rows = zip(
+    index = map(",".join, product(*(map(str, axis.shown) for axis in axes)))
+    cells = defaultdict(list)
+    for label, *cell in zip(
         labels.ravel().tolist(),
         places(axes),
-        index.reshape(-1, len(axes)).tolist(),
-        numbers.ravel().tolist(),
+        index,
+        texts,
         strengths.ravel().tolist(),
         strict=True,
-    )
-    cells, largest = defaultdict(list), largest_of(numbers)
-    for label, place, position, number, strength in rows:
-        cells[label].append((place, position, short(number, largest), strength))
+    ):
+        cells[label].append(cell)
     return dict(sorted(cells.items()))
 
 
 def _draw_cells(cells, mark, width, left, top):
     dashes = []
-    for (x, y), position, text, strength in cells:
+    for (x, y), index, text, strength in cells:
         x, y = x + left, y + top
-        where = ",".join(map(str, position))
         yield (
-            f'<rect class="nv-cell" x="{x:.0f}" y="{y:.0f}" width="{width}" height="{CELL_HEIGHT}" '
-            f'fill="{tint(mark, strength)}" data-index="{where}"/>'
-            f'<text class="nv-ink" x="{x + width / 2:.0f}" y="{y + 15:.0f}">{text}</text>'
+            f'<rect class="nv-cell" x="{x}" y="{y}" width="{width}" height="{CELL_HEIGHT}" '
+            f'fill="{tint(mark, strength)}" data-index="{index}"/>'
+            f'<text class="nv-ink" x="{x + width // 2}" y="{y + 15}">{text}</text>'
         )
-        dashes.append(f"M{x + 3:.0f} {y + CELL_HEIGHT - 4:.0f}h{width - 6:.0f}")
+        dashes.append(f"M{x + 3} {y + CELL_HEIGHT - 4}h{width - 6}")
     yield svg_dash(mark, "".join(dashes))
 
 
@@ -285,12 +298,12 @@ def _arrow(axis: Axis) -> str:
     return f"{WORDS.get(axis.name, axis.name)} →"
 
 
-def _left_margin(axes) -> float:
+def _left_margin(axes) -> int:
     labels = []
     for axis in axes:
         if _has_header(axis, len(axes)):
             labels += [_arrow(axis)] if axis.across else _header_labels(axis)
-    return 14 + LETTER * max(map(len, labels))
+    return 14 + round(LETTER * max(map(len, labels)))
 
 
 def _draw_headers(axes, left, top):
@@ -324,36 +337,42 @@ def _draw_gaps(axes, left, top, bottom):
 
 
 class _Chips:
-    """One small card per slice with its values; of too many, only that of the lit slice."""
+    """One small card per slice with its values; of too many slices, a line for the lit one."""
 
-    def __init__(self, page: _Page, top: float):
-        self.marks, self.top = page.marks, top
+    def __init__(self, page: _Page, top: int):
+        self.marks, self.left, self.top = page.marks, page.left, top
         self.texts = {
             label: [page.names[label], *(f"{s} {five_digits(v)}" for s, _, v in caption.values)]
             for label, caption in page.captions.items()
         }
-        longest = max(len(line) for texts in self.texts.values() for line in texts)
-        self.width = LETTER * longest + 10
         self.all = len(self.texts) <= MAX_CHIPS
-        per_row = max(1, int((PAGE_WIDTH - page.left) // (self.width + 6)))
+        if not self.all:
+            self.texts = {k: f"{name}: {', '.join(v)}" for k, (name, *v) in self.texts.items()}
+            self.bottom = top + LINE
+            self.right = self.left + TITLE_LETTER * max(map(len, self.texts.values()))
+            return
+        longest = max(len(line) for texts in self.texts.values() for line in texts)
+        self.width = round(LETTER * longest) + 10
+        per_row = max(1, (PAGE_WIDTH - self.left) // (self.width + 6))
         self.places = {}
         for i, label in enumerate(self.texts):
-            row, column = divmod(i if self.all else 0, per_row)
+            row, column = divmod(i, per_row)
             x, y = column * (self.width + 6), row * (CHIP_HEIGHT + 6)
-            self.places[label] = (page.left + x, top + y)
+            self.places[label] = (self.left + x, top + y)
         self.bottom = max(y for _, y in self.places.values()) + CHIP_HEIGHT
         self.right = max(x for x, _ in self.places.values()) + self.width
 
     def draw(self, label: int) -> str:
+        if not self.all:
+            return svg_text(self.left, self.bottom, self.texts[label], "nv-lit nv-name")
         (x, y), width, mark = self.places[label], self.width, self.marks[label]
         parts = [
-            f'<rect class="nv-cell" rx="4" x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" '
-            f'height="{CHIP_HEIGHT}" fill="{tint(mark, 0.5)}"/>',
+            f'<rect class="nv-cell" rx="4" x="{x}" y="{y}" width="{width}" height="{CHIP_HEIGHT}" '
+            f'fill="{tint(mark, 0.5)}"/>',
             *(
                 svg_text(x + width / 2, y + 14 + 14 * i, line, "nv-ink")
                 for i, line in enumerate(self.texts[label])
             ),
-            svg_dash(mark, f"M{x + 6:.0f} {y + CHIP_HEIGHT - 5:.0f}h{width - 12:.0f}"),
+            svg_dash(mark, f"M{x + 6} {y + CHIP_HEIGHT - 5}h{width - 12}"),
         ]
-        look = "" if self.all else ' class="nv-lit"'
-        return f"<g{look}>{''.join(parts)}</g>"
+        return f"<g>{''.join(parts)}</g>"

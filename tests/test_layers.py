@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import normviz
-from normviz import Reduction, normalize
+from normviz import Reduction, normalization, normalize
 
 NAMES = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm"]
 BATCH_SHAPES = [
@@ -398,6 +398,64 @@ def test_layers_have_the_right_first_and_second_derivative(name, size, shape, tr
     assert torch.autograd.gradgradcheck(output, inputs)
 
 
+@pytest.mark.parametrize("block", [1, 20])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_large_input_taken_block_by_block_gives_the_same(dtype, layout, block, monkeypatch):
+    name, size, make = LAYOUTS[layout]
+    cuts, split = [], torch.Tensor.split
+    monkeypatch.setattr(torch.Tensor, "split", lambda x, *how: cuts.append(how) or split(x, *how))
+    monkeypatch.setattr(normalization, "BLOCK", block)
+    for options in {}, {_affine(name): False}:
+        ours, theirs = twins(name, size, **options, dtype=dtype)
+        x = make().to(dtype)
+        assert_twins(ours, theirs, x, TOLERANCE[dtype])
+        ours(x)
+        neighbours = name != "LayerNorm" and x.stride(1) == 1  # numbers of one row in memory
+        assert bool(cuts) != neighbours
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_the_meta_device_only_shapes_are_worked_out(name):
+    size, shape = SMALL[name]
+    layer = getattr(normviz, name)(size, device="meta")
+    y = layer(torch.empty(shape, device="meta"))
+    assert y.is_meta
+    assert y.shape == shape
+
+
+def test_a_jacobian_by_many_gradients_at_once_is_that_by_one_after_another(monkeypatch):
+    for block in (1, 1000):
+        monkeypatch.setattr(normalization, "BLOCK", block)
+        layer, _ = twins("BatchNorm1d", 3, track_running_stats=False)
+        x = random_input((2, 3, 2))
+        fast, slow = (
+            torch.autograd.functional.jacobian(layer, x, vectorize=at_once)
+            for at_once in (True, False)
+        )
+        torch.testing.assert_close(fast, slow)
+        assert slow.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_ensemble_of_layers_is_each_of_them(name):
+    untracked = {} if name == "LayerNorm" else {"track_running_stats": False}
+    members = [twins(name, SMALL[name][0], **untracked)[0] for _ in range(2)]
+    parameters, buffers = torch.func.stack_module_state(members)
+    x = random_input(SMALL[name][1])
+
+    def one(parameters, x):
+        return torch.func.functional_call(members[0], parameters, (x,))
+
+    together = torch.vmap(one, in_dims=(0, None))(parameters, x)
+    torch.testing.assert_close(together, torch.stack([member(x) for member in members]))
+    nested = torch.vmap(torch.vmap(one, in_dims=(0, None)), in_dims=(None, 0))(
+        parameters, torch.stack([x, 2 * x, x - 1])
+    )
+    torch.testing.assert_close(nested[1], torch.stack([member(2 * x) for member in members]))
+    assert not buffers
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_functional_gradients_equal_torchs_one_by_one_and_mapped(name):
     untracked = {} if name == "LayerNorm" else {"track_running_stats": False}
@@ -485,7 +543,7 @@ def test_no_layer_leans_on_torchs_normalization(name, monkeypatch):
     with Recorder() as recorder:
         one_pass(layer, x, torch.ones_like(x))
         one_pass(layer.eval(), x, torch.ones_like(x))
-    assert "aten.mean.dim" in recorder.names
+    assert "aten.sum.dim_IntList" in recorder.names
     assert not [operation for operation in recorder.names if "norm" in operation]
 
 

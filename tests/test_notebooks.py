@@ -1,74 +1,33 @@
 """The notebooks: each runs from top to bottom without a complaint, and is built as a lesson."""
 
 import ast
-import os
 import re
-import sys
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell, new_notebook
-from traitlets.config import Config
+from nbformat.v4 import new_code_cell
 
+from benchmarks.lessons import LESSONS, WINDOWS, read, run
 from normviz.exercises import EXERCISES
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
 TEACHING = Path(__file__).parents[1] / "docs" / "teaching"
-LESSONS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
-WINDOWS = sys.platform == "win32"  # which has no such sockets
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-PROC = "/proc/self/status"
-# Not ru_maxrss: that starts at the size of the process which launched this one. And time of the
-# processor, which does not depend on what else the machine is doing.
-COST = f"""from pathlib import Path
-from time import process_time
-status = Path("{PROC}")
-print(status.read_text().split("VmHWM:")[1].split()[0] if status.exists() else 0, process_time())"""
 
 
-def read(name):
-    return nbformat.read(FOLDER / name, as_version=4)
-
-
-def run(*cells):
-    """The notebook that Run All leaves, from a fresh kernel, and what that kernel logged."""
-    notebook, logged = new_notebook(cells=list(cells)), []
-    with TemporaryDirectory() as folder:
-        # By default, a kernel is open to the network, and warns of it on stderr.
-        sockets = {} if WINDOWS else {"transport": "ipc", "ip": f"{folder}/socket"}
-        log = Path(folder, "log")
-        client = NotebookClient(
-            notebook,
-            timeout=120,
-            allow_errors=True,  # so that all of them are found
-            store_widget_state=True,
-            resources={"metadata": {"path": str(FOLDER)}},
-            config=Config(KernelManager=sockets),
-            # Read while the kernel lives: now and then, libzmq aborts when it is shut down.
-            on_cell_executed=lambda **_: logged.append(log.read_text(encoding="utf-8")),
-        )
-        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as on a small machine
-        with log.open("w") as stderr:
-            client.execute(stderr=stderr, env=one_thread)
-    return notebook, logged[-1]
-
-
-def complaints(notebook, log):
+def complaints(ran):
     """All that went wrong in a notebook that was run, also where ipywidgets swallowed it."""
-    if log and not WINDOWS:
-        yield f"the kernel's log: {log}"
-    for cell in code_cells(notebook):
+    if ran.log and not WINDOWS:
+        yield f"the kernel's log: {ran.log}"
+    for cell in code_cells(ran.notebook):
         for output in cell.outputs:
             if is_mishap(output):
                 yield f"{cell.source}: {output}"
     for widget in (
-        notebook.metadata.get("widgets", {}).get(WIDGETS, {"state": {}})["state"].values()
+        ran.notebook.metadata.get("widgets", {}).get(WIDGETS, {"state": {}})["state"].values()
     ):
         for value in everything_in(widget["state"]):
             if is_mishap(value):
@@ -116,10 +75,7 @@ def exercises_in(name, functions=("check", "hint", "solution")):
 
 @cache
 def run_lesson(name):
-    """The notebook after Run All, its kernel's log, peak memory in MB, and seconds of processor."""
-    notebook, log = run(*read(name).cells, new_code_cell(COST))
-    kilobytes, seconds = notebook.cells.pop().outputs[0].text.split()
-    return notebook, log, int(kilobytes) / 1000, float(seconds)
+    return run(*read(name).cells)
 
 
 lesson = pytest.mark.parametrize("name", LESSONS)
@@ -127,16 +83,15 @@ lesson = pytest.mark.parametrize("name", LESSONS)
 
 @lesson
 def test_run_all_meets_no_error_no_warning_and_no_refusal(name):
-    notebook, log, *_ = run_lesson(name)
-    assert list(complaints(notebook, log)) == []
-    assert all(cell.execution_count for cell in code_cells(notebook))
+    ran = run_lesson(name)
+    assert list(complaints(ran)) == []
+    assert all(cell.execution_count for cell in code_cells(ran.notebook))
 
 
 @lesson
 def test_a_lesson_fits_a_small_machine(name):
-    *_, megabytes, seconds = run_lesson(name)
-    assert megabytes < 450
-    assert seconds < 15
+    assert run_lesson(name).megabytes < 450
+    assert run_lesson(name).processor < 15
 
 
 MISHAPS = {
@@ -162,15 +117,15 @@ IMPORTS = "import ipywidgets as widgets\nfrom IPython.display import display"
 
 @pytest.mark.parametrize("mishap", MISHAPS)
 def test_no_mishap_stays_hidden(mishap):
-    found = complaints(*run(new_code_cell(IMPORTS), new_code_cell(MISHAPS[mishap])))
+    found = complaints(run(new_code_cell(IMPORTS), new_code_cell(MISHAPS[mishap])))
     assert any("ZeroDivisionError" in complaint for complaint in found)
 
 
 def test_a_widget_without_a_mishap_is_no_reason_to_complain():
     source = "widgets.interact(lambda n: 1 / n, n=(1, 3));"
-    notebook, log = run(new_code_cell(IMPORTS), new_code_cell(source))
-    assert len(notebook.metadata.widgets[WIDGETS]["state"]) > 3
-    assert list(complaints(notebook, log)) == []
+    ran = run(new_code_cell(IMPORTS), new_code_cell(source))
+    assert len(ran.notebook.metadata.widgets[WIDGETS]["state"]) > 3
+    assert list(complaints(ran)) == []
 
 
 @lesson
@@ -224,8 +179,7 @@ def test_a_lesson_asks_at_least_five_exercises_and_each_one_once(name):
 
 @pytest.mark.parametrize("name", LESSONS[1:])
 def test_a_lab_is_followed_by_a_picture_that_needs_no_kernel(name):
-    notebook, *_ = run_lesson(name)
-    cells = code_cells(notebook)
+    cells = code_cells(run_lesson(name).notebook)
     (lab,) = (
         i for i, cell in enumerate(cells) if re.search(r"labs\.\w+_lab\([^)]*\)$", cell.source)
     )
@@ -236,11 +190,9 @@ def test_a_lab_is_followed_by_a_picture_that_needs_no_kernel(name):
 
 @pytest.mark.parametrize("name", LESSONS[1:])
 def test_the_teaching_plan_has_a_question_before_each_picture_and_the_lab(name):
-    notebook, *_ = run_lesson(name)
+    cells = code_cells(run_lesson(name).notebook)
     seen = re.compile("<svg|widget-view")
-    shown = [
-        cell.id for cell in code_cells(notebook) if any(seen.search(str(o)) for o in cell.outputs)
-    ]
+    shown = [cell.id for cell in cells if any(seen.search(str(o)) for o in cell.outputs)]
     plan = (TEACHING / name).with_suffix(".md").read_text(encoding="utf-8")
     table = plan.partition("## Before each picture\n")[2].partition("\n## ")[0]
     rows = [row.strip("|").split(" | ") for row in table.splitlines() if "#cell-id=" in row]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normviz import Reduction, draw_slices
-from normviz.slices import Caption, spell_out
+from normviz.slices import PART, Caption, mean_and_variance, spell_out
 
 claim = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 NUMBER = r"(nan|[−-]?inf|[−-]?[\d.]+(?:e[−-]?\d+)?)"
@@ -120,6 +120,21 @@ def test_the_spelled_sums_come_out(numbers):
         _, terms, result = line.split(" = ")
         value = eval(terms.replace("−", "-").replace("²", "**2"))
         assert value == pytest.approx(number(result), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, PART - 1, PART, PART + 1, 3 * PART + 5])
+def test_a_large_slice_is_measured_part_by_part_and_loses_no_digit(count):
+    numbers = np.random.default_rng(count).normal(1e4, 1, count).astype(np.float32)
+    exact = Reduction("i ->")
+    expected = exact.mean(numbers.astype(float)), exact.var(numbers.astype(float))
+    assert mean_and_variance(numbers) == pytest.approx(expected, rel=1e-12)
+
+
+def test_of_many_slices_the_lit_one_is_named_and_has_its_values_in_a_line():
+    slices = slices_of(draw_slices(np.arange(34).reshape(2, 17), "n c -> c"))
+    for label, group in slices.items():
+        [name] = group.findall("*[@class='nv-lit nv-name']")
+        assert name.text == f"channel {label}: μ {label + 8.5:g}, σ² 72.25"
 
 
 LARGE = np.random.default_rng(0).normal(5, 2, (64, 256, 1, 1)).astype(np.float32)

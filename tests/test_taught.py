@@ -207,6 +207,11 @@ TAUGHT = {
         ("05", "no-grad-moves", "torch.no_grad()"),
         ("05", "eval-has-gradients", "backward()"),
     ],
+    "Q16: why two passes, when E[x²] − E[x]² takes one? And are two passes exact?": [
+        ("04", "shortcut", "by_squares(row + 10_000)"),
+        ("04", "exactness", "two_passes(x.double())"),
+        ("04", "rounded-mean", "centred.mean()"),
+    ],
 }
 CELLS = [(claim, *cell) for claim, cells in TAUGHT.items() for cell in cells]
 

@@ -1,0 +1,155 @@
+"""A pattern meets a shape: how long its axes are, which are pooled, and where statistics stand."""
+
+import operator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from math import prod
+
+from normviz.pattern import ELLIPSIS, parse
+
+Sizes = tuple[tuple[str, int], ...]  # of named axes, in alphabetical order
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The axes of one array under one pattern.
+
+    Attributes:
+        shape: of the array.
+        groups: names and sizes, one group per axis of the array.
+        split: the shape with every group taken apart.
+        pooled: positions in ``split``.
+        runs: the pooled positions, those that are neighbours together, the innermost first.
+        count: how many numbers feed each statistic.
+        stat_shape: of the statistics.
+        axis_names: one per axis of the array; for a group, its last name.
+        kept_names: one per axis of the statistics.
+        aligned: ``split``, with 1 for every pooled axis.
+        grouped: ``aligned``, with full groups; empty if there is no group.
+        merged: ``grouped``, with the groups put together again.
+        cuts: axes of the array along which it can be cut without dividing a slice, each with its
+            axis of the statistics.
+    """
+
+    shape: tuple[int, ...]
+    groups: tuple[Sizes, ...]
+    split: tuple[int, ...]
+    pooled: tuple[int, ...]
+    runs: tuple[tuple[int, ...], ...]
+    count: int
+    stat_shape: tuple[int, ...]
+    axis_names: tuple[str, ...]
+    kept_names: tuple[str, ...]
+    aligned: tuple[int, ...]
+    grouped: tuple[int, ...]
+    merged: tuple[int, ...]
+    cuts: dict[int, int]
+
+
+@lru_cache(maxsize=1024)
+def lay_out(pattern: str, given: Sizes, shape: tuple[int, ...]) -> Layout:
+    """The layout of an array of this shape, with some sizes given.
+
+    Raises:
+        ValueError: if the shape does not fit.
+    """
+    axes, kept = (list(side) for side in parse(pattern))
+    if any(size < 0 for size in shape):
+        raise ValueError(f"a shape has no negative sizes: got {shape}.")
+    if (ELLIPSIS,) in axes:
+        at = axes.index((ELLIPSIS,))
+        spare = len(shape) - len(axes) + 1
+        unnamed = [f"axis {at + i}" for i in range(spare)]  # with its space, it clashes with none
+        axes[at : at + 1] = [(name,) for name in unnamed]
+        kept += unnamed if ELLIPSIS in kept else []
+    if len(axes) != len(shape):
+        names = " ".join(name for group in axes for name in group)
+        raise ValueError(
+            f"the input must have an axis for each of {names}, as {pattern!r} says: got the shape "
+            f"{shape}."
+        )
+    groups = tuple(
+        _take_apart(pattern, given, group, size) for group, size in zip(axes, shape, strict=True)
+    )
+    names = [name for group in groups for name, _ in group]
+    split = tuple(size for group in groups for _, size in group)
+    is_kept = [name in kept for name in names]
+    kept_names = tuple(name for name in names if name in kept)
+    positions = groupby(range(len(split)), is_kept.__getitem__)
+    runs = tuple(tuple(run) for keep, run in positions if not keep)[::-1]
+    aligned = tuple(size if keep else 1 for size, keep in zip(split, is_kept, strict=True))
+    has_groups = any(len(group) > 1 for group in groups)
+    return Layout(
+        shape=shape,
+        groups=groups,
+        split=split,
+        pooled=tuple(i for i, keep in enumerate(is_kept) if not keep),
+        runs=runs,
+        count=prod(size for size, keep in zip(split, is_kept, strict=True) if not keep),
+        stat_shape=tuple(size for size, keep in zip(split, is_kept, strict=True) if keep),
+        axis_names=tuple(group[-1][0] for group in groups),
+        kept_names=kept_names,
+        aligned=aligned,
+        grouped=tuple(_sizes(groups, kept)) if has_groups else (),
+        merged=tuple(
+            size if len(group) > 1 or group[0][0] in kept else 1
+            for group, size in zip(groups, shape, strict=True)
+        ),
+        cuts={
+            axis: kept_names.index(group[0][0])
+            for axis, group in enumerate(groups)
+            if len(group) == 1 and group[0][0] in kept and group[0][0] not in dict(given)
+        },
+    )
+
+
+def _sizes(groups, kept):
+    """Full sizes in groups; elsewhere, 1 for what is pooled."""
+    for group in groups:
+        for name, size in group:
+            yield size if len(group) > 1 or name in kept else 1
+
+
+def _take_apart(pattern: str, given: Sizes, group: tuple[str, ...], size: int) -> Sizes:
+    """The names that share one axis of the array, each with its size."""
+    wanted = dict(given)
+    known = prod(wanted.get(name, 1) for name in group)
+    whole = f"({' '.join(group)})" if len(group) > 1 else group[0]
+    if all(name in wanted for name in group) and known != size:
+        raise ValueError(
+            f"the axis {whole} must have size {known}, as {spell_out(pattern, given)} says: got "
+            f"{size}; without the size it takes any."
+        )
+    if size % known:
+        names = [name for name in group if name in wanted]
+        divisors = [str(d) for d in range(1, min(size, 1000) + 1) if size % d == 0][:8]
+        raise ValueError(
+            f"{' times '.join(names)} must divide the axis {whole}: got "
+            f"{', '.join(f'{name}={wanted[name]}' for name in names)} for {size}; "
+            f"{' or '.join(filter(None, [', '.join(divisors[:-1]), divisors[-1]]))} would do."
+        )
+    return tuple((name, wanted.get(name, size // known)) for name in group)
+
+
+def as_shape(shape) -> tuple[int, ...]:
+    """A shape as a tuple of ints.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    try:
+        return tuple(map(operator.index, shape))
+    except TypeError:
+        raise ValueError(
+            f"a shape must be a tuple of ints: got {shape!r}; (4, 3) would do."
+        ) from None
+
+
+def spell_out(pattern: str, sizes: Sizes) -> str:
+    """A reduction as one would write it.
+
+    >>> spell_out("n (g c) -> n g", (("g", 2),))
+    "Reduction('n (g c) -> n g', g=2)"
+    """
+    return f"Reduction({pattern!r}{''.join(f', {name}={size}' for name, size in sizes)})"
