@@ -9,7 +9,8 @@ Hinton 2016, "Layer Normalization", equations 3 and 4. Libraries disagree on the
 it is the weight of the *new* batch; in Keras, Flax and ONNX it is the weight of the old value).
 
 The layers stand on nn.Module alone, to be read from top to bottom. Tools that look for torch's own
-classes, such as ``update_bn`` or ``convert_sync_batchnorm``, pass them by.
+classes, such as ``update_bn`` or ``convert_sync_batchnorm``, pass them by. ``torch.export`` and fake
+tensors refuse them, since ``normalize`` looks at a variance to see whether it can be trusted.
 """
 
 import operator

@@ -2,24 +2,32 @@
 
     y = (x - μ) / √(σ² + ε) · γ + β
 
-One reduction says which numbers share μ and σ², another one which share γ and β.
+One reduction says which numbers share μ and σ², another one which share γ and β. In plain torch,
+and without γ and β, that is
+
+    >>> def plain(x, reduction, eps):
+    ...     mean = reduction.mean(x)
+    ...     centred = x - reduction.spread(mean, x.shape)
+    ...     var = reduction.mean(centred**2)
+    ...     return centred / reduction.spread((var + eps).sqrt(), x.shape)
+    >>> x, per_channel = torch.randn(8, 3, 5), Reduction("n c l -> c")
+    >>> normalized, _, _ = normalize(x, per_channel, eps=1e-5)
+    >>> torch.allclose(normalized, plain(x, per_channel, eps=1e-5), atol=1e-6)
+    True
+
+and all that follows makes just this fast, exact, and possible to differentiate.
 
 Sources: Ioffe and Szegedy 2015, "Batch Normalization", algorithm 1 and the gradients in section 3;
 Ba, Kiros and Hinton 2016, "Layer Normalization", equations 3 and 4; Chan, Golub and LeVeque 1983,
 "Algorithms for Computing the Sample Variance", on what rounding leaves in the mean.
 """
 
-from functools import partial
-from itertools import repeat
 from math import inf
 
 import torch
 
+from normviz.blocks import Blocks
 from normviz.reduction import Reduction
-
-# How many numbers each thread works on at a time: few enough for the cache of its core (2 MiB of
-# float32), and enough to make the cost of starting an operation small.
-BLOCK = 2**19
 
 
 def normalize(
@@ -46,6 +54,10 @@ def normalize(
         differentiated, any number of times, in reverse mode. Forward mode raises
         NotImplementedError: torch's custom functions would get its second derivatives wrong.
 
+    Raises:
+        ValueError: if x, the weight or the bias does not fit its reduction, or x holds no numbers
+            to pool or is an integer tensor.
+
     >>> x = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
     >>> normalized, mean, var = normalize(x, Reduction("n c -> n"), eps=0)
     >>> normalized.tolist(), mean.tolist(), var.tolist()
@@ -53,7 +65,14 @@ def normalize(
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be a floating-point tensor: got {x.dtype}; use x.float().")
-    y, mean, var = _Normalize.apply(x, weight, bias, reduction, shared or reduction, eps)
+    shared = shared or reduction
+    for name, parameter in {"weight": weight, "bias": bias}.items():
+        if parameter is not None and parameter.shape != shared.stat_shape(x.shape):
+            raise ValueError(
+                f"{name} must have shape {shared.stat_shape(x.shape)}, as {shared!r} says of x: "
+                f"got {tuple(parameter.shape)}."
+            )
+    y, mean, var, _ = _Normalize.apply(x, weight, bias, reduction, shared, eps)
     return y, mean.to(wide(x.dtype)), var.to(wide(x.dtype))
 
 
@@ -79,25 +98,24 @@ def precise(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Normalize(torch.autograd.Function):
-    """The formula and its derivative, some slices at a time.
+    """The formula and its derivative.
 
-    What torch's own layer does that this one does not: it is one kernel in C++, compiled for the
-    vector units of the processor. That loads a number once and lets it take part in all sums at
-    once, in registers; it loads it once more to write y, and nothing in between goes to memory.
-    Here each step is an operation of its own, written in Python. Some ten times it reads all
-    numbers of a tensor and writes as many back, and each time torch has to be called, which takes
-    a microsecond or two.
+    What torch's own layer does that this one does not: it is a kernel in C++, compiled for the
+    vector units of the processor. LayerNorm's reads a slice once for both sums, which grow in
+    registers, and once more to write y; BatchNorm's reads x three times. Nothing in between goes to
+    memory. Here each step is an operation of its own, called from Python: about ten times, forward,
+    it reads all numbers and writes as many back, and each call takes a microsecond or two before
+    the first number.
 
-    Three things make up for most of it. The slices are taken as many at a time as fill a BLOCK, so
-    all steps but the first and the last find them in the cache: without that, both passes take 1.8
-    times as long on large images or texts. Steps are done in place, since fresh memory is slower
-    than all arithmetic. And for the backward pass, only x is kept and two numbers per slice; y is
-    worked out anew, which costs less than to write it down.
+    Three things make up for most of it. Large tensors are taken some slices at a time, see Blocks.
+    Steps are done in place, as fresh memory is slower than all arithmetic. And for the backward
+    pass, only x and three numbers per slice are kept; y is worked out anew, which costs less than
+    to write it down.
     """
 
     @staticmethod
     def forward(x, weight, bias, reduction, shared, eps):
-        y, blocks, statistics = torch.empty_like(x), _Blocks(reduction, x), []
+        y, blocks, statistics = torch.empty_like(x), Blocks(reduction, x), []
         cuts = blocks.cut(y), blocks.cut(x), *(blocks.cut_shared(p, shared) for p in (weight, bias))
         for block in zip(*cuts, strict=False):
             statistics.append(_normalize_into(*block, reduction, shared, eps))
@@ -106,36 +124,46 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, weight, _, ctx.reduction, ctx.shared, ctx.eps = inputs
-        _, mean, var = output
-        # Outputs are saved, so a second derivative finds its way through them, back to this class.
-        ctx.save_for_backward(x, weight, mean, var)
+        _, mean, var, std = output
+        ctx.mark_non_differentiable(std)
+        ctx.set_materialize_grads(False)
+        # Mean and variance are outputs, so autograd knows how they depend on x, and can find a
+        # second derivative through them. Anything else that is kept would count as a constant.
+        ctx.save_for_backward(x, weight, mean, var, std)
 
     @staticmethod
-    def backward(ctx, grad, grad_mean, grad_var):
-        x, weight, mean, var = ctx.saved_tensors
-        reduction, shared = ctx.reduction, ctx.shared
-        count, var = reduction.count(x.shape), var + ctx.eps
-        centre = mean.to(wide(x.dtype))
+    def backward(ctx, grad, grad_mean, grad_var, _):
+        x, weight, mean, var, std = ctx.saved_tensors
+        reduction, shared, count = ctx.reduction, ctx.shared, ctx.reduction.count(x.shape)
+        # A second derivative needs the graph of this one: nothing in place then, and no blocks.
+        graph = torch.is_grad_enabled()
+        if graph:
+            std = (var + ctx.eps).sqrt()
+        grad = torch.zeros_like(x) if grad is None else grad
+        none = torch.zeros_like(mean)
+        centre = mean.to(wide(x.dtype))  # which may be too narrow for all digits of the mean
         statistics = (
             centre,
             mean - centre,
-            var.rsqrt(),
-            grad_mean * var.sqrt() / count,
-            2 * grad_var * var / count,
+            1 / std,
+            # What comes back through mean and variance, ready to be divided by std with the rest.
+            none if grad_mean is None else grad_mean * std / count,
+            none if grad_var is None else 2 * grad_var * std.square() / count,
         )
-        statistics = (statistic.to(centre.dtype) for statistic in statistics)
-        graph = torch.is_grad_enabled()  # for a second derivative, in one piece
-        blocks, dx, shares = _Blocks(reduction, x, whole=graph), torch.empty_like(grad), []
+        statistics = [statistic.to(centre.dtype) for statistic in statistics]
+        blocks = Blocks(reduction, x, whole=graph)
         cuts = *map(blocks.cut, (grad, x)), blocks.cut_shared(weight, shared)
         cuts = zip(*cuts, *map(blocks.cut_statistic, statistics), strict=False)
-        for target, block in zip(blocks.cut(dx), cuts, strict=False):
-            done, *share = _pull_back(*block, reduction, shared, None if graph else widen(target))
-            shares.append(share)
-            if graph:
-                dx = done
-            elif done is not target:
+        if graph or blocks.small:
+            dx, *shares = _pull_back(*next(cuts), reduction, shared)
+        else:
+            dx, shares = torch.empty_like(grad), []
+            for target, block in zip(blocks.cut(dx), cuts, strict=False):
+                done, *share = _pull_back(*block, reduction, shared, out=widen(target))
                 target.copy_(done)
-        dweight, dbias = blocks.join(shares, shared)
+                shares.append(share)
+            shares = blocks.join(shares, shared)
+        dweight, dbias = shares
         _, of_weight, of_bias, *_ = ctx.needs_input_grad
         return dx, dweight if of_weight else None, dbias if of_bias else None, None, None, None
 
@@ -148,77 +176,99 @@ class _Normalize(torch.autograd.Function):
             else tensor.expand(info.batch_size, *tensor.shape)
             if dim is None
             else tensor.movedim(dim, 0)
-            for tensor, dim in zip((x, weight, bias), in_dims, strict=False)
+            for tensor, dim in zip((x, weight, bias), in_dims[:3], strict=True)
         )
         reductions = map(_keep_one_more, (reduction, shared))
-        return _Normalize.apply(*batched, *reductions, eps), (0, 0, 0)
+        return _Normalize.apply(*batched, *reductions, eps), (0, 0, 0, 0)
 
 
 def _normalize_into(y, x, weight, bias, reduction: Reduction, shared: Reduction, eps: float):
-    """Write y; return the mean and the biased variance, in float64."""
+    """Write y; return mean, biased variance, and √(variance + ε), in float64."""
     out = y if y.dtype == wide(x.dtype) else None
-    centred, scale, offset, mean, var = _measure(widen(x), reduction, eps, out)
+    centred, scale, offset, statistics = _measure(widen(x), reduction, eps, out)
     if shared == reduction:  # then a weight meets the scale of its slice, not all numbers in it
-        scale, offset = _transform(scale, weight, None), _transform(offset, weight, bias)
-    centred *= reduction.spread(scale, x.shape)
-    centred += reduction.spread(offset, x.shape)
+        _transform(scale, weight, None)
+        _transform(offset, weight, bias)
+    _transform(centred, reduction.spread(scale, x.shape), reduction.spread(offset, x.shape))
     if shared != reduction:
-        centred = _transform(centred, weight, bias)
+        _transform(centred, weight, bias)
     if centred is not y:
         y.copy_(centred)
-    return mean, var
+    return statistics
 
 
-def _transform(y, weight, bias):
-    """y, scaled and shifted in its own memory."""
+def _transform(y, weight, bias) -> None:
+    """Scale and shift y in place."""
     if weight is not None:
         y *= weight
     if bias is not None:
         y += bias
-    return y
 
 
 def _measure(x, reduction: Reduction, eps: float, out=None):
-    """x - c, for a number c near the mean of each slice, and what makes y of it.
+    """x - c, for the rounded mean c of each slice, and what makes y of it.
+
+    With r = mean(x - c), which is what the rounding took from the mean, and s = 1/√(σ² + ε):
+
+        μ = c + r
+        σ² = mean((x - c)²) - r²        safe, as r is tiny
+        y = (x - μ)·s = (x - c)·s - r·s
 
     Returns:
-        x - c; scale and offset, with y = (x - c)·scale + offset; the mean and the biased variance,
-        both in float64.
+        x - c; the scale s and the offset -r·s; and, in float64, μ, σ² and √(σ² + ε).
     """
     centre = reduction.mean(x)
     everywhere = reduction.spread(centre, x.shape)
     centred = torch.sub(x, everywhere, out=out)
-    rest = reduction.mean(centred)  # it would be 0, but for the rounding of the mean
+    rest = reduction.mean(centred)
     var = reduction.mean(centred.square_()) - rest.square()
     torch.sub(x, everywhere, out=centred)  # again, which costs less than fresh memory for squares
-    if not _suffices(centre, var, eps):
-        return _measure_with_care(x, reduction, eps)
-    scale = (var + eps).rsqrt()
-    return centred, scale, -rest * scale, precise(centre) + rest, precise(var)
+    std = (var + eps).sqrt()
+    scale = 1 / std
+    offset = -rest * scale
+    statistics = precise(centre) + rest, precise(var), precise(std)
+    suffices = _suffices(centre, var, eps)
+    if x.is_meta or suffices.all():
+        return centred, scale, offset, statistics
+    # The other slices stay as they are, to the last bit.
+    careful, *with_care = _normalize_with_care(x, reduction, eps)
+    centred = torch.where(reduction.spread(suffices, x.shape), centred, careful.to(x.dtype))
+    scale, offset = scale.where(suffices, 1), offset.where(suffices, 0)
+    pairs = zip(statistics, with_care, strict=True)
+    return centred, scale, offset, [one.where(suffices, other) for one, other in pairs]
 
 
-def _suffices(mean, var, eps: float) -> bool:
-    """Whether the dtype can tell the variance: it is neither out of its range nor all rounding."""
+def _suffices(mean, var, eps: float):
+    """Where the dtype can tell the variance.
+
+    The rounded mean may be off by about its own size times the precision of the dtype; a spread
+    under four times that may be rounding and nothing else. And very small squares have lost digits,
+    unless ε outweighs them; very large ones have become infinite.
+    """
     limits = torch.finfo(var.dtype)
     least = (4 * limits.eps * precise(mean)).square().clamp(min=limits.tiny / limits.eps - eps)
-    return var.is_meta or bool(((least <= var) & (var < inf)).all())
+    return (least <= var) & (var < inf)
 
 
-def _measure_with_care(x, reduction: Reduction, eps: float):
-    """The same in float64, and in a unit of about the size of the numbers in each slice."""
-    size = reduction.mean(precise(x).abs().sqrt()).square()
-    unit = size.clamp(min=eps**0.5).log2().floor().exp2()  # a power of two: it rounds nothing off
-    centred, mean = x / reduction.spread(unit, x.shape), 0
-    for _ in range(2):  # the second time for what the first one leaves by rounding
-        rest = reduction.mean(centred)
-        centred -= reduction.spread(rest, x.shape)
-        mean += rest
-    var = reduction.mean(centred.square())
-    scale = (var + eps / unit / unit).rsqrt()
-    return centred, scale, torch.zeros_like(scale), mean * unit, var * unit.square()
+def _normalize_with_care(x, reduction: Reduction, eps: float):
+    """y, μ, σ² and √(σ² + ε), in float64, and in a unit of about the size of the numbers."""
+    x, limits = precise(x), torch.finfo(torch.float64)
+    # The mean of √|x|, squared: never infinite, and hardly moved by an outlier. As a power of two,
+    # it rounds nothing off.
+    size = reduction.mean(x.abs().sqrt()).square()
+    unit = size.clamp(max(eps**0.5, limits.tiny), limits.max / 2).log2().floor().exp2()
+    x = x / reduction.spread(unit, x.shape)
+    mean = reduction.mean(x)
+    x -= reduction.spread(mean, x.shape)
+    rest = reduction.mean(x)
+    x -= reduction.spread(rest, x.shape)
+    var = reduction.mean(x.square())
+    std = (var + eps / unit / unit).sqrt()
+    x /= reduction.spread(std, x.shape)
+    return x, (mean + rest.nan_to_num()) * unit, var * unit.square(), std * unit
 
 
-def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction, shared, out):
+def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction, shared, out=None):
     """The gradients of x, of the weight and of the bias.
 
     Moving one x moves its own y, and through μ and σ every y of its slice. That takes two things
@@ -226,7 +276,8 @@ def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction,
 
         dx = (g - mean(g) - y·mean(g·y)) / σ  +  g_μ/n  +  2·g_σ²·(x - μ)/n
 
-    With x - μ = σ·y, the last two terms fold into the two means, as ``by_mean`` and ``by_var``.
+    As x - μ = σ·y, the last two terms fold into the two means, as ``by_mean`` = g_μ·σ/n and
+    ``by_var`` = 2·g_σ²·σ²/n. ``out`` is memory to work in.
     """
 
     def spread(statistic):
@@ -246,55 +297,15 @@ def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction,
             mean, projection, grad = mean * weight, projection * weight, grad * spread(weight)
     else:
         if weight is not None:
-            product *= weight
+            product = product * weight
             grad = grad * weight
         mean, projection = reduction.mean(grad), reduction.mean(product)
-    dx = normalized.clone() if out is None else normalized  # which a graph needs as it is
-    dx *= spread(by_var - projection)
-    dx += spread(by_mean - mean)
-    dx += grad
-    dx *= spread(scale)
-    return dx, dweight, dbias
-
-
-class _Blocks:
-    """How arrays of one shape are cut, into parts that hold some slices each."""
-
-    def __init__(self, reduction: Reduction, x, *, whole: bool = False):
-        self.reduction, self.shape = reduction, x.shape
-        # Along the first axis that is long enough, or else the longest; but not along the one whose
-        # numbers are neighbours in memory, which would then be read in scraps.
-        self.axes = {i: at for i, at in reduction.cuts(x.shape).items() if x.stride(i) > 1}
-        block, numbers = BLOCK * torch.get_num_threads(), x.numel()
-        self.whole = whole or numbers <= block or not self.axes
-        if not self.whole:
-            fine = (axis for axis in self.axes if numbers <= block * x.shape[axis])
-            self.axis = next(fine, max(self.axes, key=x.shape.__getitem__))
-            self.size = max(1, block * x.shape[self.axis] // numbers)
-
-    def cut(self, x):
-        """The parts of an array."""
-        return [x] if self.whole else x.split(self.size, self.axis)
-
-    def cut_statistic(self, statistic):
-        """The statistics of each part."""
-        return [statistic] if self.whole else statistic.split(self.size, self.axes[self.axis])
-
-    def cut_shared(self, parameter, shared: Reduction):
-        """A weight or a bias for each part: one per slice, or laid over all numbers."""
-        if parameter is None:
-            return repeat(None)
-        if shared == self.reduction:
-            return self.cut_statistic(parameter)
-        return self.cut(shared.spread(parameter, self.shape))
-
-    def join(self, statistics, reduction: Reduction):
-        """Statistics of all from those of each part."""
-        if self.whole:
-            return statistics[0]
-        at = reduction.cuts(self.shape).get(self.axis)  # if it is not kept, all parts share them
-        join = sum if at is None else partial(torch.cat, dim=at)
-        return map(join, zip(*statistics, strict=True))
+    mean, projection = spread(by_mean - mean), spread(by_var - projection)
+    if out is None:
+        dx = (normalized * projection + mean + grad) * spread(scale)
+    else:
+        dx = normalized.mul_(projection).add_(mean).add_(grad).mul_(spread(scale))
+    return dx.to(x.dtype), dweight, dbias
 
 
 def _keep_one_more(reduction: Reduction) -> Reduction:

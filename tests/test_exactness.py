@@ -280,3 +280,66 @@ def test_the_table_meets_its_aims_and_its_curves_are_whole():
             assert all(0 < number <= 2**23 for number in wrong)
     offsets = dict(section.growths[0].costs["torch.nn"])
     assert offsets[1e4] > 10 * offsets[1e2] > 100 * offsets[0]
+
+
+# What a slice does to others, and what comes back.
+
+ODD = {"constant": 0.1, "huge": 1e30, "not a number": torch.nan, "infinite": torch.inf}
+
+
+@pytest.mark.parametrize("number", ODD.values(), ids=ODD)
+def test_a_slice_that_needs_care_leaves_the_others_as_they_are_to_the_last_bit(number):
+    layer, x = normviz.LayerNorm(30), torch.randn(8, 30)
+    before, odd = layer(x), x.clone()
+    odd[3] = number
+    after = layer(odd)
+    others = torch.arange(8) != 3
+    assert torch.equal(after[others], before[others])
+    assert not torch.equal(after[3], before[3])
+
+
+def test_only_zeros_leave_zeros_in_the_running_statistics_even_without_eps():
+    layer = normviz.BatchNorm1d(2, eps=0, momentum=1)
+    layer(torch.stack([torch.zeros(5), torch.arange(5.0)], dim=1))
+    assert layer.running_mean.tolist() == [0, 2]
+    assert layer.running_var.tolist() == [0, 2.5]
+
+
+def test_an_infinite_number_leaves_what_it_leaves_in_torch():
+    x = torch.randn(5, 3)
+    x[1, 0], x[2, 1], x[3, 1] = torch.inf, torch.inf, -torch.inf
+    states = []
+    for library in normviz, torch.nn:
+        layer = library.BatchNorm1d(3)
+        states.append({"y": layer(x), **layer.state_dict()})
+    torch.testing.assert_close(*states, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "offset"),
+    [
+        (torch.float32, 1, 0),
+        (torch.float32, 1, 1e4),
+        (torch.float32, 1, 1e6),
+        (torch.float32, 1e20, 0),
+        (torch.float32, 1e-20, 0),
+        (torch.float64, 1e200, 0),
+        (torch.float64, 1e-200, 0),
+    ],
+    ids=str,
+)
+@of_each_layer
+def test_gradients_are_as_exact_as_outputs(layer, dtype, scale, offset):
+    slices = (scale * (torch.randn(3, 40, dtype=torch.float64) + offset)).to(dtype)
+    grad = torch.randn(3, 40, dtype=torch.float64).to(dtype)
+    ours = exactness.layer_of(normviz, layer, lay_out(layer, slices), 0)
+    x = lay_out(layer, slices).requires_grad_()
+    (dx,) = torch.autograd.grad(ours(x), x, lay_out(layer, grad))
+    # By the formula in float64, of numbers moved and scaled to where nothing can go wrong.
+    precise = slices.double() / scale
+    centred = precise - precise.mean(1, keepdim=True)
+    std = centred.square().mean(1, keepdim=True).sqrt()
+    y, g = centred / std, grad.double()
+    expected = g - g.mean(1, keepdim=True) - y * (g * y).mean(1, keepdim=True)
+    done = torch.stack([*in_slices(layer, dx)]).double() * (std * scale)
+    assert (done - expected).abs().max() < 40 * torch.finfo(dtype).eps

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import normviz
-from normviz import Reduction, normalization, normalize
+from normviz import Reduction, blocks, normalize
 
 NAMES = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm"]
 BATCH_SHAPES = [
@@ -405,7 +405,7 @@ def test_a_large_input_taken_block_by_block_gives_the_same(dtype, layout, block,
     name, size, make = LAYOUTS[layout]
     cuts, split = [], torch.Tensor.split
     monkeypatch.setattr(torch.Tensor, "split", lambda x, *how: cuts.append(how) or split(x, *how))
-    monkeypatch.setattr(normalization, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     for options in {}, {_affine(name): False}:
         ours, theirs = twins(name, size, **options, dtype=dtype)
         x = make().to(dtype)
@@ -426,7 +426,7 @@ def test_on_the_meta_device_only_shapes_are_worked_out(name):
 
 def test_a_jacobian_by_many_gradients_at_once_is_that_by_one_after_another(monkeypatch):
     for block in (1, 1000):
-        monkeypatch.setattr(normalization, "BLOCK", block)
+        monkeypatch.setattr(blocks, "BLOCK", block)
         layer, _ = twins("BatchNorm1d", 3, track_running_stats=False)
         x = random_input((2, 3, 2))
         fast, slow = (
@@ -435,6 +435,33 @@ def test_a_jacobian_by_many_gradients_at_once_is_that_by_one_after_another(monke
         )
         torch.testing.assert_close(fast, slow)
         assert slow.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("output", range(3), ids=["y", "mean", "var"])
+def test_many_gradients_at_once_of_any_output_are_those_one_by_one(output):
+    x = exact(4, 3)
+    of_all = normalize(x, Reduction("n c -> c"), 1e-3)[output]
+    numbers = of_all.numel()
+    directions = torch.eye(numbers, dtype=x.dtype).reshape(numbers, *of_all.shape)
+    options = {"retain_graph": True}
+    (together,) = torch.autograd.grad(of_all, x, directions, is_grads_batched=True, **options)
+    each = [torch.autograd.grad(of_all, x, direction, **options)[0] for direction in directions]
+    torch.testing.assert_close(together, torch.stack(each))
+    assert together.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_functional_jacobian_and_its_own_equal_torchs(name):
+    untracked = {} if name == "LayerNorm" else {"track_running_stats": False}
+    size = 3 if name != "LayerNorm" else [3, 2]
+    shape = {"BatchNorm1d": (2, 3), "BatchNorm2d": (2, 3, 2, 1), "BatchNorm3d": (2, 3, 2, 1, 1)}
+    ours, theirs = twins(name, size, **untracked, dtype=torch.float64)
+    x = exact(*shape.get(name, (2, 3, 2)))
+    for derivative in (torch.func.jacrev(ours), torch.func.jacrev(torch.func.jacrev(ours))):
+        expected = torch.func.jacrev(theirs)
+        if derivative(x).ndim > 2 * x.ndim:
+            expected = torch.func.jacrev(expected)
+        torch.testing.assert_close(derivative(x), expected(x), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", NAMES)
