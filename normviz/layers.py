@@ -9,8 +9,8 @@ Hinton 2016, "Layer Normalization", equations 3 and 4. Libraries disagree on the
 it is the weight of the *new* batch; in Keras, Flax and ONNX it is the weight of the old value).
 
 The layers stand on nn.Module alone, to be read from top to bottom. Tools that look for torch's own
-classes, such as ``update_bn`` or ``convert_sync_batchnorm``, pass them by. ``torch.export`` and fake
-tensors refuse them, since ``normalize`` looks at a variance to see whether it can be trusted.
+classes, such as ``update_bn`` or ``convert_sync_batchnorm``, pass them by. ``torch.export`` refuses
+them: its tensors hold no numbers, and ``normalize`` looks at those of a variance before it uses it.
 """
 
 import operator
