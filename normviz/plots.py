@@ -13,15 +13,18 @@ from math import ceil
 import numpy as np
 from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from normviz.picture import Picture, clean, five_digits
 
-# Okabe and Ito's colours, as far as they can be told from white paper and from black.
-COLOURS = ("#0072b2", "#d55e00", "#009e73")
+# Okabe and Ito's colours, as far as they can be told from white paper and from black; the last one
+# is a little darker than theirs.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c0699b")
 GREY = "#777777"
-DASHES = ("-", "--", "-.")
-HATCHES = ("", "//", "..")
+DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))
+HATCHES = ("", "//", "..", "xx")
 INK = "#010203"  # a colour that nothing else has: the page's own ink takes its place
 LOOK = {
     # What a reader has set for other plots stays out of these.
@@ -36,8 +39,9 @@ LOOK = {
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
     "axes.titley": 1.02,  # a place of its own need not be searched for
-    "figure.dpi": 96,  # pixels of a page in an inch
+    "figure.dpi": 72,  # as in an SVG, so that nothing has to be measured anew to write one
     "figure.facecolor": "none",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],  # stands in every text
     "font.size": 11,
     "grid.alpha": 0.2,
     "grid.color": INK,
@@ -52,7 +56,9 @@ LOOK = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-LETTER, SPACE = 9, 8  # pixels: the width of a letter, and between two labels
+INCH = 96  # pixels of a page
+LETTER, SPACE = 6.75, 6  # points: the width of a letter, and between two labels
+BELOW, BESIDE = 22, 43  # points from the axes to their labels, which leaves room for the ticks
 
 
 class Plot:
@@ -72,15 +78,19 @@ class Plot:
 
     def __init__(self, columns: int = 1, *, width: int = 760, height: int = 320):
         with rc_context(LOOK):
-            inches = width / LOOK["figure.dpi"], height / LOOK["figure.dpi"]
+            inches = width / INCH, height / INCH
             self.figure = Figure(figsize=inches)
             self.axes: list[Axes] = [*self.figure.subplots(1, columns, squeeze=False)[0]]
             for axes in self.axes:
                 axes.locator_params(nbins=5)  # few ticks are drawn fast and read easily
-        self.figure.subplots_adjust(
-            left=60 / width, right=1 - 15 / width, top=1 - 32 / height, wspace=0.2
-        )
-        self._pixels = height
+                # Where matplotlib finds a place for them, it measures every tick once more.
+                axes.xaxis.set_label_coords(0.5, 0, axes.transAxes + self._points(0, -BELOW))
+                axes.yaxis.set_label_coords(0, 0.5, axes.transAxes + self._points(-BESIDE, 0))
+        self.figure.subplots_adjust(right=1 - 15 / width, top=1 - 32 / height, wspace=0.2)
+        self._width, self._height = width, height
+
+    def _points(self, right: float, up: float) -> ScaledTranslation:
+        return ScaledTranslation(right / 72, up / 72, self.figure.dpi_scale_trans)
 
     @contextmanager
     def anew(self) -> Iterator[list[Axes]]:
@@ -96,11 +106,14 @@ class Plot:
                 axes.autoscale()
             for legend in self.figure.legends[:]:
                 legend.remove()
+            self.figure.subplots_adjust(left=60 / self._width)
             yield self.axes
             handles, names = self.axes[0].get_legend_handles_labels()
             if names:  # below the axes, where the legend hides nothing
                 self.figure.legend(handles, names, loc="lower left", ncols=len(names))
-            self.figure.subplots_adjust(bottom=(80 if names else 50) / self._pixels)
+            if any(axes.get_ylabel() for axes in self.axes):
+                self.figure.subplots_adjust(left=75 / self._width)
+            self.figure.subplots_adjust(bottom=(80 if names else 50) / self._height)
 
     def picture(self, text: str) -> Picture:
         """What is on the figure now.
@@ -111,7 +124,7 @@ class Plot:
         file = StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with rc_context(LOOK):
-            self.figure.savefig(file, format="svg", metadata=nothing)
+            FigureCanvasSVG(self.figure).print_svg(file, metadata=nothing)
         svg = file.getvalue()
         svg = svg[svg.index("<svg ") :]  # without the head of a file
         # Nothing refers to these, and other plots on the page have the same.
@@ -258,7 +271,7 @@ def add_lines(axes: Axes, series: Mapping[str, Sequence[float]]) -> None:
     """Add one curve for each series, over 0, 1, 2, …, with a dot where it ends."""
     for i, (name, values) in enumerate(series.items()):
         colour, dash, _ = _style(i)
-        axes.plot(values, dash, color=colour, label=name)
+        axes.plot(values, linestyle=dash, color=colour, label=name)
         axes.plot(len(values) - 1, values[-1], "o", color=colour)
 
 
@@ -282,8 +295,8 @@ def add_histograms(
         one.set_ylim(0, top)
 
 
-def _style(i: int) -> tuple[str, str, str]:
-    """Colour, dash and hatch of the i-th series: nine that differ."""
+def _style(i: int) -> tuple:
+    """Colour, dash and hatch of the i-th series: sixteen that differ."""
     other = (i + i // len(COLOURS)) % len(COLOURS)
     return COLOURS[i % len(COLOURS)], DASHES[other], HATCHES[other]
 

@@ -230,6 +230,19 @@ def test_labels_do_not_run_into_each_other(count, label, columns):
     assert len(kept) >= min(count, room / 5)
 
 
+@pytest.mark.parametrize("values", [[0.1, 0.04], [5, 3], [12_000, 8000]], ids=str)
+def test_a_name_beside_the_axes_is_on_the_page_and_clear_of_the_ticks(values):
+    page = page_of(draw_bars(values, y="weight"))
+    texts = {"".join(text.itertext()): text for text in page.iter(f"{SVG}text")}
+    below_its_baseline, height, letter = 3, 9, 0.64 * 11  # in points; of a digit
+    name = float(texts["weight"].get("x"))
+    ends = {t: float(text.get("x")) for t, text in texts.items() if "end" in text.get("style")}
+    assert len(ends) >= 3
+    assert name > height
+    for tick, end in ends.items():
+        assert end - letter * len(tick) > name + below_its_baseline
+
+
 def test_two_series_of_bars_stand_side_by_side_and_differ():
     plot = Plot()
     with plot.anew() as [axes]:
@@ -501,10 +514,10 @@ def test_what_a_reader_has_set_for_other_plots_stays_out(setting):
         assert [draw().svg for draw in DRAWN.values()] == plain
 
 
-def test_nine_series_differ_in_colour_or_dash():
-    page = page_of(draw_lines({f"s{i}": [i, i + 1] for i in range(9)}))
+def test_sixteen_series_differ_in_colour_or_dash():
+    page = page_of(draw_lines({f"s{i}": [i, i + 1] for i in range(16)}))
     looks = [style_of(path) for path in curves_in(page)]
-    assert len({(look["stroke"], look.get("stroke-dasharray")) for look in looks}) == 9
+    assert len({(look["stroke"], look.get("stroke-dasharray")) for look in looks}) == 16
 
 
 def test_a_dollar_is_a_dollar():

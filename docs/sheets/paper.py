@@ -5,24 +5,15 @@ says nothing.
 """
 
 import re
-import shutil
 from pathlib import Path
 from textwrap import wrap
 
+from benchmarks.jupyter import chromium
 from normviz.picture import COLOURS, clean, svg_text
 
 WIDTH, HEIGHT = 842, 595
 LEFT, TOP, BOTTOM = 36, 84, 504  # of the picture in a handout
 ADDRESS = "https://github.com/normviz/normviz"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Four sizes of letters: 8, 11, 14 and 20 points.
 STYLE = f"""<style>
 .sheet{{background:#fff;fill:#111;font:8px "DejaVu Sans",Verdana,sans-serif}}
@@ -91,11 +82,8 @@ def write(
 
 def print_pdfs(folder: Path) -> None:
     """Print every SVG in a folder as a PDF beside it, the same bytes each time."""
-    from playwright.sync_api import sync_playwright
-
     paper = "@page{size:A4 landscape;margin:0}body{margin:0}svg{display:block}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+    with chromium() as browser:
         tab = browser.new_page()
         for svg in sorted(folder.glob("*.svg")):
             drawn = svg.read_text(encoding="utf-8")
@@ -105,4 +93,3 @@ def print_pdfs(folder: Path) -> None:
             pdf = tab.pdf(prefer_css_page_size=True)
             pdf = re.sub(rb"(Date \(D:)\d{14}", rb"\g<1>20000101000000", pdf)
             svg.with_suffix(".pdf").write_bytes(pdf)
-        browser.close()

@@ -1,0 +1,133 @@
+"""A real JupyterLab on a folder, and Chromium to work in it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = json.loads((ROOT / "binder/overrides.json").read_text(encoding="utf-8"))
+OPTIONS = "--no-browser --ip=127.0.0.1 --port=0 --allow-root --expose-app-in-browser"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+FOLDERS = {
+    "IPYTHONDIR": "ipython",
+    "JUPYTER_CONFIG_DIR": "config",
+    "JUPYTER_DATA_DIR": "data",
+    "JUPYTER_RUNTIME_DIR": "runtime",
+    "JUPYTERLAB_SETTINGS_DIR": "settings",
+    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+}
+IDLE = """name => {
+    const shown = window.jupyterapp?.shell.currentWidget
+    return shown?.context?.path === name && shown.sessionContext.session?.kernel?.status === 'idle'
+}"""
+ALL_RUN = """() => window.jupyterapp.shell.currentWidget.content.widgets.every(
+    ({ model }) => model.type !== 'code' || model.executionCount)"""
+
+
+@contextmanager
+def jupyterlab(folder: Path) -> Iterator[dict]:
+    """A JupyterLab on a folder, which keeps its own files elsewhere.
+
+    Args:
+        folder: Of notebooks.
+
+    Yields:
+        What the server says about itself: its ``url``, its ``token`` and its ``root_dir``.
+
+    Raises:
+        RuntimeError: with what it wrote, if it does not start.
+    """
+    with TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        for name, setting in SETTINGS.items():
+            path = home / "settings" / f"{name.replace(':', '/')}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(setting))
+        with (home / "log").open("w") as log:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "jupyterlab", *OPTIONS.split()],
+                cwd=folder,
+                env=os.environ
+                | {"OMP_NUM_THREADS": "1"}  # torch's threads wait for each other on a busy machine
+                | {variable: str(home / name) for variable, name in FOLDERS.items()},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield json.loads(_about(home, lambda: server.poll() is None))
+        finally:
+            server.terminate()  # it ends its kernels first; they also notice if it is gone
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _about(home: Path, lives: Callable[[], bool], patience: float = 60) -> str:
+    """What the server writes about itself when it is ready."""
+    until = monotonic() + patience
+    while True:
+        about = "".join(map(_read, (home / "runtime").glob("jpserver-*.json")))
+        if about.endswith("}"):
+            return about
+        if not lives() or monotonic() > until:
+            raise RuntimeError(f"JupyterLab did not start:\n{_read(home / 'log')}")
+        sleep(0.1)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@contextmanager
+def chromium() -> Iterator:
+    """A browser of playwright's, without a window.
+
+    Raises:
+        FileNotFoundError: if there is no Chromium.
+        ModuleNotFoundError: if there is no playwright.
+    """
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium")
+    if not executable:
+        raise FileNotFoundError("needs Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def visit(page, server: dict, name: str) -> None:
+    """Open a notebook on a page, and wait until its kernel is ready; nothing has run yet."""
+    page.set_default_timeout(60_000)
+    page.goto(f"{server['url']}lab/workspaces/{name[:2]}/tree/{name}?token={server['token']}")
+    page.wait_for_function(IDLE, arg=name)
+
+
+def run_all_cells(page) -> None:
+    """Choose *Run All Cells* from the menu, and wait."""
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    wait_for_all_cells(page)
+
+
+def wait_for_all_cells(page) -> None:
+    """Wait until each code cell has run."""
+    page.wait_for_function(ALL_RUN)
