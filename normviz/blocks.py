@@ -12,9 +12,9 @@ import torch
 
 from normviz.reduction import Reduction
 
-# How many numbers each thread works on at a time: few enough for the cache of its core (2 MiB of
+# How many numbers each thread works on at a time: few enough for its share of the cache (4 MiB of
 # float32), and enough to make the cost of starting an operation small.
-BLOCK = 2**19
+BLOCK = 2**20
 
 
 class Blocks:

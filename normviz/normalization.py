@@ -290,16 +290,16 @@ def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction,
     grad = widen(grad)
     product = grad * normalized
     dweight, dbias = shared.sum(product), shared.sum(grad)
-    if shared == reduction:
-        count = reduction.count(x.shape)
-        mean, projection = dbias / count, dweight / count
-        if weight is not None:
-            mean, projection, grad = mean * weight, projection * weight, grad * spread(weight)
-    else:
-        if weight is not None:
-            product = product * weight
-            grad = grad * weight
-        mean, projection = reduction.mean(grad), reduction.mean(product)
+    own, count = shared == reduction, reduction.count(x.shape)
+    if weight is not None and not own:
+        product = product * weight if out is None else product.mul_(weight)
+    projection = dweight / count if own else reduction.mean(product)
+    del product  # its memory serves the next one
+    if weight is not None:
+        grad = grad * (spread(weight) if own else weight)
+    mean = dbias / count if own else reduction.mean(grad)
+    if weight is not None and own:
+        mean, projection = mean * weight, projection * weight
     mean, projection = spread(by_mean - mean), spread(by_var - projection)
     if out is None:
         dx = (normalized * projection + mean + grad) * spread(scale)
