@@ -1,8 +1,8 @@
 """Large tensors, some slices at a time, so that what is worked out stays in the cache.
 
-On large images or texts, the forward and the backward pass of a layer together take 1.8 times as
-long without it: each of some twenty steps would then read all numbers from memory and write them
-back.
+On large images or texts, the forward and the backward pass of a layer together take 2.4 to 3.4 times
+as long without it: each of some twenty steps then reads all numbers from memory, and writes them to
+memory that is fresh each time.
 """
 
 from functools import partial

@@ -480,6 +480,9 @@ def test_an_ensemble_of_layers_is_each_of_them(name):
         parameters, torch.stack([x, 2 * x, x - 1])
     )
     torch.testing.assert_close(nested[1], torch.stack([member(2 * x) for member in members]))
+    batch_inside = torch.stack([x, x - 1], dim=1)
+    mapped = torch.vmap(members[0], in_dims=1)(batch_inside)
+    torch.testing.assert_close(mapped, torch.stack([members[0](x), members[0](x - 1)]))
     assert not buffers
 
 

@@ -350,6 +350,12 @@ def test_a_reduction_refuses_what_makes_no_sense(what):
         assert word in str(refusal.value)
 
 
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_normalize_refuses_a_parameter_of_another_shape_even_if_torch_could_stretch_it(name):
+    with pytest.raises(ValueError, match=rf"{name} must have shape \(3,\).*got \(1,\)"):
+        normviz.normalize(torch.randn(2, 3), PER_CHANNEL, 1e-5, **{name: torch.ones(1)})
+
+
 def test_normalize_refuses_what_a_reduction_refuses():
     for x in (torch.ones(2, 3, 4), torch.ones(2, 3).int(), torch.ones(0, 3)):
         with pytest.raises(ValueError, match=r"an axis for each of|floating-point|no numbers"):
