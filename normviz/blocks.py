@@ -1,8 +1,8 @@
 """Large tensors, some slices at a time, so that what is worked out stays in the cache.
 
-On large images or texts, the forward and the backward pass of a layer together take 2.4 to 3.4 times
-as long without it: each of some twenty steps then reads all numbers from memory, and writes them to
-memory that is fresh each time.
+On large images or texts, the forward and the backward pass of a layer together take two to three
+times as long without it: each of some twenty steps then reads all numbers from memory, and writes
+them to memory that is fresh each time.
 """
 
 from functools import partial
@@ -12,9 +12,9 @@ import torch
 
 from normviz.reduction import Reduction
 
-# How many numbers each thread works on at a time: few enough for its share of the cache (4 MiB of
+# How many numbers each thread works on at a time: few enough for its share of the cache (2 MiB of
 # float32), and enough to make the cost of starting an operation small.
-BLOCK = 2**20
+BLOCK = 2**19
 
 
 class Blocks:
@@ -35,8 +35,8 @@ class Blocks:
         # numbers are neighbours in memory, which would then be read in scraps.
         self.axes = {i: at for i, at in reduction.cuts(x.shape).items() if x.stride(i) > 1}
         block, numbers = BLOCK * torch.get_num_threads(), x.numel()
-        self.small = numbers <= block
-        self.whole = whole or self.small or not self.axes
+        self.small = numbers <= BLOCK
+        self.whole = whole or numbers <= block or not self.axes
         if not self.whole:
             fine = (axis for axis in self.axes if numbers <= block * x.shape[axis])
             self.axis = next(fine, max(self.axes, key=x.shape.__getitem__))

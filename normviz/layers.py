@@ -132,9 +132,8 @@ class _BatchNorm(_Norm):
 
     def _memory_format(self, input: torch.Tensor) -> torch.memory_format:
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.ndim)
-        if last is None or input.is_contiguous() or not input.is_contiguous(memory_format=last):
-            return torch.contiguous_format
-        return last
+        is_last = not input.is_contiguous() and input.movedim(1, -1).is_contiguous()
+        return last if last and is_last else torch.contiguous_format
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         if local_metadata.get("version") in (None, 1) and self.track_running_stats:
