@@ -1,6 +1,6 @@
 """Large tensors, some slices at a time, so that what is worked out stays in the cache.
 
-On large images or texts, the forward and the backward pass of a layer together take two to three
+On large images or texts, the forward and the backward pass of a layer together take two to four
 times as long without it: each of some twenty steps then reads all numbers from memory, and writes
 them to memory that is fresh each time.
 """
