@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import chain
 from math import log10
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib import rc_context, rcParamsDefault
 from matplotlib.figure import Figure
@@ -200,7 +201,7 @@ def draw(growth: Growth, path: Path) -> None:
                 axis.set_major_locator(LogLocator(subs=SUBS[(decades > 1) + (decades > 3)]))
             axis.set_major_formatter(lambda number, _: plain(number))
             axis.set_minor_formatter(NullFormatter())
-        axes.set(title=title, xlabel=growth.along, ylabel=unit)
+        axes.set(title=title, xlabel=growth.along, ylabel=fill(unit, 45))
         columns = max(1, LEGEND // max(map(len, growth.costs)))
         figure.legend(loc="outside lower center", ncols=min(4, columns))
         figure.savefig(path, metadata={"Date": None})
