@@ -8,35 +8,43 @@ from importlib import import_module
 
 _HOME = {
     "Reduction": "reduction",
-    "BatchNorm1d": "layers",
-    "BatchNorm2d": "layers",
-    "BatchNorm3d": "layers",
-    "LayerNorm": "layers",
+    "Plan": "plans",
+    "plan_of": "plans",
     "normalize": "normalization",
+    "Norm": "layers.norm",
+    "weight_norm": "layers.weights",
     "explain": "explanation",
     "Explanation": "explanation",
     "draw_slices": "slices",
     "draw_cubes": "cubes",
     "Picture": "picture",
-    "check": "lesson",
-    "hint": "lesson",
-    "solution": "lesson",
-    "published": "examples",
+    "check": "checking",
+    "hint": "checking",
+    "solution": "checking",
+    "published": "worked_examples",
 }
 _MODULES = ("labs",)
 
-__all__ = [*_HOME, *_MODULES]
-
 
 def __getattr__(name: str):
+    if name == "__all__":
+        return [*_HOME, *_layers(), *_MODULES]
     if name in _MODULES:
         return import_module(f"normviz.{name}")
-    if name not in _HOME:
+    if name in _HOME:
+        value = getattr(import_module(f"normviz.{_HOME[name]}"), name)
+    elif name[0] != "_" and name in _layers():
+        value = _layers()[name]
+    else:
         raise AttributeError(f"module 'normviz' has no attribute {name!r}")
-    value = getattr(import_module(f"normviz.{_HOME[name]}"), name)
     globals()[name] = value  # the next look-up finds it at once
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__getattr__("__all__")})
+
+
+def _layers() -> dict[str, type]:
+    """Each class with a plan in normviz.layers is public; they need torch."""
+    return import_module("normviz.layers").LAYERS

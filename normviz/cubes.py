@@ -7,19 +7,10 @@ from math import prod
 
 import numpy as np
 
-from normviz.picture import (
-    Picture,
-    count_slices,
-    mark_slice,
-    name_slice,
-    number_of,
-    svg_dash,
-    svg_page,
-    svg_slice,
-    svg_text,
-    tint,
-)
-from normviz.reduction import Reduction
+from normviz.picture import Picture
+from normviz.reduction import Reduction, as_reduction
+from normviz.svg import style_of, svg_dash, svg_page, svg_slice, svg_text, tint
+from normviz.words import count_slices, name_slice, number_of
 
 # One step along the second axis (right), the last ones (down) and the first (back), in pixels.
 RIGHT, DOWN, BACK = np.array([20, 0]), np.array([0, 20]), np.array([11, -9])
@@ -78,7 +69,7 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping[str, Reduction | str]
         ]
         pooled = number_of(reduction.count(shape), "number")
         for nth, (label, where) in enumerate(cubes[name].items()):
-            mark = mark_slice(reduction, label, shape)
+            mark = style_of(reduction, label, shape)
             row, column = divmod(nth, CARDS_PER_ROW)
             card = _draw_card(mark, left + CARD * column, top + 58 + block.height + CARD * row)
             spoken = f"{name}, {name_slice(reduction, label, shape)}: one mean over {pooled}"
@@ -101,11 +92,7 @@ def _named_reductions(reductions) -> dict[str, Reduction]:
             "reductions must map names to reductions, as in "
             f'{{"BatchNorm": Reduction("n c h w -> c")}}: got {reductions!r}.'
         )
-    named = {str(n): Reduction(r) if isinstance(r, str) else r for n, r in reductions.items()}
-    for name, reduction in named.items():
-        if not isinstance(reduction, Reduction):
-            raise ValueError(f"reductions[{name!r}] must be a Reduction: got {reduction!r}.")
-    return named
+    return {str(n): as_reduction(f"reductions[{n!r}]", r) for n, r in reductions.items()}
 
 
 def cubes_by_label(reduction, shape, steps) -> dict[int, list[tuple[int, int, int]]]:

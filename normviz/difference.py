@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from normviz.picture import Picture, five_digits
+from normviz.picture import Picture
 from normviz.reduction import Reduction
 from normviz.slices import Caption, draw_slices
+from normviz.words import five_digits
 
 TOLERANCE = 1e-4  # of what a function returns
 

@@ -1,77 +1,163 @@
 """Everything that one forward pass of a normalization layer computes, as named values."""
 
-from copy import copy
 from dataclasses import dataclass
-from math import prod
+from functools import cached_property
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from normviz.layers import check_input, uses_batch_statistics
-from normviz.normalization import normalize, standardize, widen
-from normviz.picture import Picture, count_slices, five_digits, name_slice
+from normviz.captions import call_of, draw_explanation, table_of
+from normviz.looking import twin_of, untouched
+from normviz.normalization import normalize_precisely, precise, standardize, wide, widen
+from normviz.picture import Picture
+from normviz.plans import Plan, declared
 from normviz.reduction import Reduction
-from normviz.slices import Caption, draw_slices, spell_out
-
-MAX_ROWS = 12  # of the printed table
+from normviz.refusals import RefusedInput, check_input, check_tensor, epsilon_of, stored_statistics
+from normviz.telling import Part, Told, listening
 
 
 def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
-    """What ``layer(x)`` would compute now, step by step.
+    """What ``layer(x)`` gives now, step by step.
 
-    The layer, its buffers, its mode, x and the random state stay untouched: a copy of the layer
-    does the forward pass.
+    The layer runs as it is, with its hooks, its parametrizations and a forward of its own, if it
+    has them; it, its buffers, its mode, x and the random state stay untouched.
 
     Args:
-        layer: a BatchNorm1d, BatchNorm2d, BatchNorm3d or LayerNorm of normviz or of torch.nn, in
-            training or in eval.
+        layer: a normalization layer of normviz or of torch.nn, or one of any class that has a plan
+            (see ``plan_of``), in training or in eval; or a module whose weight is normalized.
         x: the input, a floating-point tensor of a shape that the layer takes.
 
     Raises:
-        ValueError: if layer is none of these, or would refuse x.
+        ValueError: if layer is none of these, with what would do instead; if it refuses x; or if
+            its class computes something else than its plan says.
 
     >>> x = torch.arange(18.0).reshape(3, 2, 3)
     >>> print(explain(nn.BatchNorm1d(2), x))
     BatchNorm1d(2) in training, x of shape (3, 2, 3)
     n c l -> c: over n, l, one per c. 2 slices of 9 numbers.
-    Each slice's own mean and (biased) variance normalize it.
+    Each slice's own mean and (biased) variance normalize it: (x − μ) / √(σ² + ε), ε = 1e−5.
     <BLANKLINE>
                mean  variance  unbiased  running_mean    running_var
     channel 0     7    24.667     27.75   0, then 0.7  1, then 3.675
     channel 1    10    24.667     27.75     0, then 1  1, then 3.675
     """
-    reduction = check_input(layer, x)
-    x = x.detach().clone()
-    twin = _twin(layer)
-    before = _buffers(twin)
-    with torch.no_grad():
-        output = type(twin).forward(twin, x)  # not twin(x), which would call the layer's hooks
+    _check_layer(layer, x)
+    seen: dict[str, torch.Tensor] = {}
+    with untouched(layer), listening() as heard, torch.no_grad():
+        before = _buffers(layer)
+        # The last to see what goes in, and the first to see what comes out.
+        layer.register_forward_pre_hook(lambda _, args: seen.update(x=args[0].clone()))
+        layer.register_forward_hook(lambda _, args, y: seen.update(made=y), prepend=True)
+        try:
+            output = layer(x.detach().clone())
+        except Exception as error:  # in the words of a kernel, perhaps
+            check_input(layer, x)
+            raise RefusedInput(f"{call_of(layer)} does not take x: {error}") from error
+        for name, given in {"x": x, "made": output}.items():
+            seen.setdefault(name, given)
+        if not isinstance(output, torch.Tensor):
+            raise RefusedInput(f"layer(x) must be a tensor: got {type(output).__name__}.")
+        explained = _explain(layer, seen, heard, before, output)
+    if not heard and not type(layer).forward.__module__.startswith("torch."):
+        _verify(explained)
+    return explained
 
-    wide, count = widen(x), reduction.count(x.shape)
-    no_number = wide.new_full(reduction.stat_shape(x.shape), torch.nan)
-    normalized, batch_mean, batch_var = (
-        normalize(wide, reduction, layer.eps) if count else (wide, no_number, no_number)
-    )
-    mean, var, uses_batch = batch_mean, batch_var, uses_batch_statistics(layer)
-    if not uses_batch:
-        mean, var = widen(before["running_mean"]), widen(before["running_var"])
-        normalized = standardize(wide, reduction, mean, var, layer.eps)
+
+def _check_layer(layer, x) -> None:
+    """Whether there is a layer with a plan, and an input with numbers."""
+    if not isinstance(layer, nn.Module):
+        declared(layer, 0)  # says what would do
+    if any(map(is_lazy, [*layer.parameters(recurse=False), *layer.buffers(recurse=False)])):
+        raise ValueError(
+            f"layer must have seen a batch: got {type(layer).__name__}, whose sizes are not known "
+            "yet; layer(x) gives them to it."
+        )
+    if isinstance(x, torch.Tensor):
+        declared(layer, x.ndim)
+    check_tensor(layer, x)
+    tensors = {"x": x, **dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise RefusedInput(
+                f"{name} must hold numbers to be explained: got it on the meta device, which has "
+                "none; a layer whose weights are elsewhere between its passes has to load them."
+            )
+
+
+def _verify(explained: "Explanation") -> None:
+    """Whether a forward that nobody knows does what the plan says."""
+    off = (explained.expected - precise(explained.made)).abs()
+    if not (off <= explained.doubt).all():
+        kind = type(explained.layer).__name__
+        raise ValueError(
+            f"layer must compute what its plan says, {explained.reduction!r}: got {kind}, whose "
+            f"forward is its own and whose outputs are up to {float(off.max()):.5g} away from "
+            "that; Reduction(pattern) can say what it pools."
+        )
+
+
+def _explain(layer, seen, heard, before, output) -> "Explanation":
+    """What was seen and heard of a pass, while the layer is as it was in it."""
+    _, plan = declared(layer, seen["x"].ndim)
+    numbers, made = seen["x"], seen["made"]
+    weight, bias = (getattr(layer, name, None) for name in ("weight", "bias"))
+    if plan.of != "input":
+        numbers, made, weight, bias = *_parts_of_weight(layer, plan.of), None
+    told = next((told for told in heard if told.plan == plan), None)
+    if told is None:
+        told, normalized = _measure(layer, plan, numbers)
+    else:
+        normalized = _standardize(numbers, told)
     return Explanation(
-        layer=twin,
-        x=x,
-        reduction=reduction,
-        count=count,
-        source="batch" if uses_batch else "running",
-        mean=mean,
-        var=var,
-        batch_mean=batch_mean,
-        batch_var=batch_var,
-        batch_var_unbiased=batch_var * (count / (count - 1)) if count > 1 else no_number,
+        layer=twin_of(layer),
+        x=seen["x"],
+        plan=plan,
+        told=told,
         before=before,
-        after=_buffers(twin),
-        normalized=normalized,
-        output=output,
+        after=_buffers(layer),
+        numbers=numbers.detach(),
+        normalized=normalized.detach(),
+        made=(normalized if made is None else made).detach(),
+        output=output.detach(),
+        weight=None if weight is None else weight.detach().clone(),
+        bias=None if bias is None else bias.detach().clone(),
     )
+
+
+def _parts_of_weight(layer, name: str) -> tuple[torch.Tensor, torch.Tensor | None, ...]:
+    """What is normalized of a weight, what is made of it, and its scale."""
+    parts = getattr(getattr(layer, "parametrizations", None), name, None)
+    if parts is None:
+        return getattr(layer, name), None, None
+    return parts.original1, getattr(layer, name), parts.original0
+
+
+def _measure(layer, plan: Plan, numbers: torch.Tensor) -> tuple[Told, torch.Tensor]:
+    """What normalizes, of a layer that does not tell; and the normalized numbers."""
+    if plan.summed:
+        squares = plan.reduction.sum(precise(numbers).square())
+        told = Told(plan, "batch", torch.zeros_like(squares), squares, 0.0)
+        return told, _standardize(numbers, told)
+    stored, eps = stored_statistics(layer, plan), epsilon_of(layer, numbers.dtype)
+    if stored:
+        told = Told(plan, "running", *map(precise, stored), eps)
+        return told, _standardize(numbers, told)
+    x, reduction = widen(numbers), plan.reduction
+    if not reduction.count(x.shape):
+        mean = var = precise(x).new_full(reduction.stat_shape(x.shape), torch.nan)
+        return Told(plan, "batch", mean, var, eps, batch=(mean, var)), x
+    normalized, mean, var = normalize_precisely(x, reduction, eps, centred=plan.centred)
+    return Told(plan, "batch", mean, var, eps, batch=(mean, var)), normalized
+
+
+def _standardize(numbers: torch.Tensor, told: Told) -> torch.Tensor:
+    """(x - mean) / sqrt(var + eps), as far as the plan goes."""
+    x, per_slice = precise(numbers.detach()), told.reduction
+    if not told.plan.scaled:
+        return (x - per_slice.spread(told.mean, x.shape)).to(wide(numbers.dtype))
+    y = standardize(x, per_slice, told.mean, told.var, told.eps)
+    return y.to(wide(numbers.dtype))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -82,19 +168,118 @@ class Explanation:
     """
 
     layer: nn.Module  # a copy, as it was after the pass
-    x: torch.Tensor
-    reduction: Reduction  # which numbers of x share a statistic
-    count: int  # how many numbers feed each one
-    source: str  # "batch" or "running": which statistics normalized x
-    mean: torch.Tensor  # what x was normalized with, one per statistic
-    var: torch.Tensor
-    batch_mean: torch.Tensor  # of this x, used or not
-    batch_var: torch.Tensor  # biased: divided by count
-    batch_var_unbiased: torch.Tensor  # divided by count - 1; nan for a single number
-    before: dict[str, torch.Tensor] | None  # running_mean, running_var, num_batches_tracked
+    x: torch.Tensor  # what reached the layer: its pre-hooks may have changed it
+    plan: Plan  # what the layer pools, shares and keeps
+    told: Told  # what normalized, in float64
+    before: dict[str, torch.Tensor] | None  # all buffers: running_mean, running_var, …
     after: dict[str, torch.Tensor] | None
-    normalized: torch.Tensor  # (x - mean) / sqrt(var + eps)
-    output: torch.Tensor  # normalized * weight + bias
+    numbers: torch.Tensor  # what is normalized: x, or the layer's weight
+    normalized: torch.Tensor  # (numbers - mean) / sqrt(var + eps)
+    made: torch.Tensor  # what the layer makes of that: normalized * weight + bias
+    output: torch.Tensor  # layer(x): that, and what its hooks have made of it
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+
+    @property
+    def source(self) -> str:
+        """Whose statistics normalized: ``"batch"``, ``"running"``, ``"memory"``, ``"weight"``."""
+        return self.told.source if self.plan.of == "input" else "weight"
+
+    @cached_property
+    def reduction(self) -> Reduction:
+        """Which numbers share a statistic: of their own, or a running one."""
+        return self.told.reduction.of_any_size()
+
+    @property
+    def count(self) -> int:
+        """How many numbers feed each statistic."""
+        return self.reduction.count(self.numbers.shape)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """What was subtracted, one per statistic; 0 where nothing is."""
+        return self.told.mean.to(self.normalized.dtype)
+
+    @property
+    def var(self) -> torch.Tensor:
+        """What x was divided by the root of, without ε, one per statistic."""
+        return self.told.var.to(self.normalized.dtype)
+
+    @property
+    def batch_mean(self) -> torch.Tensor:
+        """The mean of the numbers themselves, used or not; 0 where none is ever subtracted."""
+        return self.own_statistics[0].to(self.normalized.dtype)
+
+    @property
+    def batch_var(self) -> torch.Tensor:
+        """Their biased variance, divided by the count; or their mean square."""
+        return self.own_statistics[1].to(self.normalized.dtype)
+
+    @property
+    def batch_var_unbiased(self) -> torch.Tensor:
+        """Divided by count - 1: nan for a single number. A mean square is unbiased as it is."""
+        if not self.plan.centred:
+            return self.batch_var
+        n = self.count
+        unbiased = self.own_statistics[1] * (n / (n - 1) if n > 1 else torch.nan)
+        return unbiased.to(self.normalized.dtype)
+
+    @cached_property
+    def own_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and biased variance of the numbers themselves, in float64."""
+        if self.told.batch is not None:
+            return self.told.batch
+        if self.plan.summed or not self.plan.scaled:
+            return self.told.mean, self.told.var
+        x, reduction = widen(self.numbers), self.told.reduction
+        if not reduction.count(x.shape):
+            nothing = torch.full_like(self.told.mean, torch.nan)
+            return nothing, nothing
+        _, mean, var = normalize_precisely(x, reduction, 1e-5, centred=self.plan.centred)
+        return mean, var
+
+    @property
+    def tracks(self) -> bool:
+        """Whether running statistics move in such a pass."""
+        if not self.before or not any(name.startswith("running") for name in self.before):
+            return False
+        if self.layer.training and getattr(self.layer, "track_running_stats", True):
+            return True
+        return any(not torch.equal(old, self.after[name]) for name, old in self.before.items())
+
+    @cached_property
+    def expected(self) -> torch.Tensor:
+        """What the plan makes of the normalized numbers, in float64."""
+        y, shape = precise(self.normalized), self.numbers.shape
+        if self.told.factor is not None:
+            y = y * self.told.reduction.spread(precise(self.told.factor), shape)
+        for parameter, act in (
+            (self.weight, torch.mul),
+            (self.bias, torch.add),
+            (self.told.floor, torch.maximum),
+        ):
+            if parameter is not None:
+                shared = parameter.reshape(self.plan.sharing.stat_shape(shape))
+                y = act(y, self.plan.sharing.spread(precise(shared), shape))
+        return y
+
+    @property
+    def doubt(self) -> torch.Tensor:
+        """How far a layer may be from that by rounding alone, the mean and the variance included.
+
+        With a mean of r standard deviations, rounding it costs r roundings of an output, and a
+        variance by E[x²] - E[x]² costs r².
+        """
+        spread, shape = self.told.reduction.spread, self.numbers.shape
+        mean, var = (spread(stat, shape) for stat in (self.told.mean, self.told.var))
+        far = mean.abs() / (var + self.told.eps).sqrt()
+        size = 1 + self.expected.abs() + (self.expected - precise(self.normalized)).abs()
+        return 64 * torch.finfo(self.made.dtype).eps * size * (1 + far + far.square())
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The statistics that were mixed into one, each with its shares."""
+        return self.told.parts
 
     def picture(
         self, by: str = "statistic", show: str = "input", *, lit: int | None = None
@@ -103,87 +288,16 @@ class Explanation:
 
         Args:
             by: ``"statistic"``: one colour for the numbers that share a mean and a variance;
-                ``"weight"``: one for those that meet the same weight and bias.
-            show: which numbers stand in the cells: ``"input"``, ``"normalized"`` or ``"output"``.
+                ``"weight"``: one for those that meet the same weight and bias; where statistics
+                are mixed, the name of one of them, such as ``"batch"``.
+            show: which numbers stand in the cells: ``"input"``, ``"normalized"`` or ``"output"``;
+                of a normalized weight, its direction, that divided by its norm, or the weight.
             lit: the label of a slice that is lit from the start.
 
         Raises:
             ValueError: for any other word, or if x is empty or has more axes than fit a page.
         """
-        shown = {"input": self.x, "normalized": self.normalized, "output": self.output}
-        if show not in shown:
-            raise ValueError(f'show must be "input", "normalized" or "output": got {show!r}.')
-        reduction = Reduction.of(self.layer, self.x.ndim, by=by)
-        what = f"mean {reduction}"
-        if self.source == "running":
-            what = f"one running mean per {', '.join(reduction.kept)}"
-        if by == "weight":
-            what = f"one weight per {', '.join(reduction.kept)}"
-
-        def caption(label: int) -> Caption:
-            first = self._follow_first(reduction, label)
-            if by == "weight":
-                return first.caption_weight()
-            if show == "input":
-                return Caption(first.statistics, self._spell_statistics(label))
-            return Caption(first.statistics, first.spell_out()[: 1 if show == "normalized" else 2])
-
-        title = f"{self._name}, {show}: {what}"
-        return draw_slices(shown[show], reduction, title=title, caption=caption, lit=lit)
-
-    def _follow_first(self, reduction: Reduction, label: int) -> "_Steps":
-        """The way of a slice's first number through the layer."""
-        shape = self.x.shape
-        by_weight = Reduction.of(self.layer, self.x.ndim, by="weight")
-
-        def first(tensor, own_reduction=None) -> float:
-            whole = own_reduction.spread(tensor.detach(), shape) if own_reduction else tensor
-            return float(reduction.numbers(whole, label)[0])
-
-        weight, bias = self.layer.weight, self.layer.bias
-        return _Steps(
-            x=first(self.x),
-            mean=first(self.mean, self.reduction),
-            var=first(self.var, self.reduction),
-            eps=self.layer.eps,
-            normalized=first(self.normalized),
-            weight=1.0 if weight is None else first(weight, by_weight),
-            bias=0.0 if bias is None else first(bias, by_weight),
-            output=first(self.output),
-        )
-
-    def _spell_statistics(self, label: int) -> tuple[str, ...]:
-        """Where the mean and the variance of a slice come from."""
-        mean, var, unbiased = (
-            float(stat.reshape(-1)[label])
-            for stat in (self.batch_mean, self.batch_var, self.batch_var_unbiased)
-        )
-        if self.source == "running":
-            old_mean, old_var = (five_digits(float(s[label])) for s in (self.mean, self.var))
-            return (
-                f"μ = {old_mean} and σ² = {old_var} are the running statistics, from training",
-                f"the numbers here have mean {five_digits(mean)} and variance {five_digits(var)}: "
-                "not used",
-            )
-        lines = spell_out(self.reduction.numbers(self.x, label), mean, var)
-        if self._tracks:
-            n = self.count
-            stored = f"σ² · {n:,} / {n - 1:,} = {five_digits(unbiased)}"
-            lines += (f"unbiased, to be stored: {stored}",)
-        return lines
-
-    @property
-    def _tracks(self) -> bool:
-        """Whether this pass moved the running statistics."""
-        return bool(self.before) and self.layer.training and self.layer.track_running_stats
-
-    @property
-    def _name(self) -> str:
-        layer, kind = self.layer, type(self.layer).__name__
-        if hasattr(layer, "num_features"):
-            return f"{kind}({layer.num_features}) in {'training' if layer.training else 'eval'}"
-        sizes = [*layer.normalized_shape]  # LayerNorm does the same in both modes
-        return f"{kind}({sizes if len(sizes) > 1 else sizes[0]})"
+        return draw_explanation(self, by, show, lit)
 
     def _repr_html_(self) -> str | None:
         try:
@@ -192,108 +306,10 @@ class Explanation:
             return None
 
     def __repr__(self) -> str:
-        shape = tuple(self.x.shape)
-        slices = prod(self.mean.shape)
-        whose = {
-            "batch": "Each slice's own mean and (biased) variance normalize it.",
-            "running": "The running mean and variance normalize x, not the slices' own.",
-        }
-        head = (
-            f"{self._name}, x of shape {shape}\n"
-            f"{self.reduction.pattern}: {self.reduction}. {count_slices(self.reduction, shape)}.\n"
-            f"{whose[self.source]}\n\n"
-        )
-        rows = range(slices)
-        if slices > MAX_ROWS:
-            rows = [*range(MAX_ROWS - 1), None, slices - 1]
-        table = [["…"] if label is None else self._row(label) for label in rows]
-        return head + _align([self._columns(), *table])
-
-    def _columns(self) -> list[str]:
-        columns = ["", "mean", "variance"]
-        if self._tracks:
-            columns.append("unbiased")
-        return columns + (["running_mean", "running_var"] if self.before else [])
-
-    def _row(self, label: int) -> list[str]:
-        stats = [self.batch_mean, self.batch_var] + [self.batch_var_unbiased] * self._tracks
-        row = [name_slice(self.reduction, label, self.x.shape)]
-        row += [five_digits(float(stat.reshape(-1)[label])) for stat in stats]
-        if self.before:
-            for name in ("running_mean", "running_var"):
-                old, new = (
-                    five_digits(float(when[name][label])) for when in (self.before, self.after)
-                )
-                row.append(f"{old}, then {new}" if self._tracks else old)
-        return row
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """One number on its way through a layer."""
-
-    x: float
-    mean: float
-    var: float
-    eps: float
-    normalized: float
-    weight: float
-    bias: float
-    output: float
-
-    @property
-    def statistics(self):
-        return (("μ", "mean", self.mean), ("σ²", "variance", self.var))
-
-    def spell_out(self) -> tuple[str, str]:
-        x, mean, normalized, weight, bias = map(
-            _signed, (self.x, self.mean, self.normalized, self.weight, self.bias)
-        )
-        root = f"√({five_digits(self.var)} + {five_digits(self.eps)})"
-        return (
-            f"first number: ({x} − {mean}) / {root} = {five_digits(self.normalized)}",
-            f"first number: γ · normalized + β = {weight} · {normalized} + {bias} = "
-            f"{five_digits(self.output)}",
-        )
-
-    def caption_weight(self) -> Caption:
-        same = f"γ = {five_digits(self.weight)} and β = {five_digits(self.bias)}"
-        return Caption(
-            values=(("γ", "weight", self.weight), ("β", "bias", self.bias)),
-            lines=(f"{same} for each of these numbers", self.spell_out()[1]),
-        )
-
-
-def _signed(value: float) -> str:
-    return f"({five_digits(value)})" if value < 0 else five_digits(value)
-
-
-def _align(table: list[list[str]]) -> str:
-    """Rows of text, the first column flush left, the others flush right."""
-    full = [row for row in table if len(row) > 1]
-    widths = [max(len(row[i]) for row in full) for i in range(len(full[0]))]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
-        )
-        for row in table
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _twin(layer: nn.Module) -> nn.Module:
-    """A copy with parameters and buffers of its own; it shares the hooks, which nobody calls."""
-    twin = copy(layer)
-    for kind in ("_parameters", "_buffers"):
-        state = getattr(layer, kind).items()
-        own = {name: None if t is None else t.detach().clone() for name, t in state}
-        setattr(twin, kind, own)
-    return twin
+        return table_of(self)
 
 
 def _buffers(layer: nn.Module) -> dict[str, torch.Tensor] | None:
-    """Copies of a BatchNorm's running statistics; None if there are none."""
-    if getattr(layer, "running_mean", None) is None:
-        return None
-    return {name: None if t is None else t.clone() for name, t in layer._buffers.items()}
+    """Copies of a layer's buffers; None if there are none."""
+    held = {name: t.detach().clone() for name, t in layer._buffers.items() if t is not None}
+    return held or None

@@ -37,6 +37,8 @@ def normalize(
     weight: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     shared: Reduction | None = None,
+    *,
+    centred: bool = True,
 ):
     """x with mean 0 and variance 1 in each slice, then scaled and shifted.
 
@@ -47,6 +49,7 @@ def normalize(
         weight: γ, of the statistics' shape under ``shared``; None for none.
         bias: β, likewise.
         shared: which numbers share a weight and a bias; if not given, those of ``reduction``.
+        centred: False to subtract no mean: it counts as 0, and the mean square is the variance.
 
     Returns:
         The normalized tensor (shape and dtype of x), and the mean and the biased variance (the
@@ -63,6 +66,14 @@ def normalize(
     >>> normalized.tolist(), mean.tolist(), var.tolist()
     ([[-1.0, 1.0], [-1.0, 1.0]], [2.0, 4.0], [1.0, 4.0])
     """
+    y, mean, var = normalize_precisely(x, reduction, eps, weight, bias, shared, centred=centred)
+    return y, mean.to(wide(x.dtype)), var.to(wide(x.dtype))
+
+
+def normalize_precisely(
+    x, reduction: Reduction, eps: float, weight=None, bias=None, shared=None, *, centred=True
+):
+    """The same, with mean and variance in float64, whatever the dtype of x."""
     if not x.is_floating_point():
         raise ValueError(f"x must be a floating-point tensor: got {x.dtype}; use x.float().")
     shared = shared or reduction
@@ -72,8 +83,8 @@ def normalize(
                 f"{name} must have shape {shared.stat_shape(x.shape)}, as {shared!r} says of x: "
                 f"got {tuple(parameter.shape)}."
             )
-    y, mean, var, _ = _Normalize.apply(x, weight, bias, reduction, shared, eps)
-    return y, mean.to(wide(x.dtype)), var.to(wide(x.dtype))
+    y, mean, var, _ = _Normalize.apply(x, weight, bias, reduction, shared, eps, centred)
+    return y, mean, var
 
 
 def standardize(x, reduction: Reduction, mean, var, eps: float) -> torch.Tensor:
@@ -114,16 +125,16 @@ class _Normalize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x, weight, bias, reduction, shared, eps):
+    def forward(x, weight, bias, reduction, shared, eps, centred):
         y, blocks, statistics = torch.empty_like(x), Blocks(reduction, x), []
         cuts = blocks.cut(y), blocks.cut(x), *(blocks.cut_shared(p, shared) for p in (weight, bias))
         for block in zip(*cuts, strict=False):
-            statistics.append(_normalize_into(*block, reduction, shared, eps))
+            statistics.append(_normalize_into(*block, reduction, shared, eps, centred))
         return y, *blocks.join(statistics, reduction)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, weight, _, ctx.reduction, ctx.shared, ctx.eps = inputs
+        x, weight, _, ctx.reduction, ctx.shared, ctx.eps, ctx.centred = inputs
         _, mean, var, std = output
         ctx.mark_non_differentiable(std)
         ctx.set_materialize_grads(False)
@@ -147,7 +158,7 @@ class _Normalize(torch.autograd.Function):
             mean - centre,
             1 / std,
             # What comes back through mean and variance, ready to be divided by std with the rest.
-            none if grad_mean is None else grad_mean * std / count,
+            none if grad_mean is None or not ctx.centred else grad_mean * std / count,
             none if grad_var is None else 2 * grad_var * std.square() / count,
         )
         statistics = [statistic.to(centre.dtype) for statistic in statistics]
@@ -155,20 +166,20 @@ class _Normalize(torch.autograd.Function):
         cuts = *map(blocks.cut, (grad, x)), blocks.cut_shared(weight, shared)
         cuts = zip(*cuts, *map(blocks.cut_statistic, statistics), strict=False)
         if graph or blocks.small:
-            dx, *shares = _pull_back(*next(cuts), reduction, shared)
+            dx, *shares = _pull_back(*next(cuts), reduction, shared, ctx.centred)
         else:
             dx, shares = torch.empty_like(grad), []
             for target, block in zip(blocks.cut(dx), cuts, strict=False):
-                done, *share = _pull_back(*block, reduction, shared, out=widen(target))
+                done, *share = _pull_back(*block, reduction, shared, ctx.centred, out=widen(target))
                 target.copy_(done)
                 shares.append(share)
             shares = blocks.join(shares, shared)
         dweight, dbias = shares
         _, of_weight, of_bias, *_ = ctx.needs_input_grad
-        return dx, dweight if of_weight else None, dbias if of_bias else None, None, None, None
+        return dx, dweight if of_weight else None, dbias if of_bias else None, *[None] * 4
 
     @staticmethod
-    def vmap(info, in_dims, x, weight, bias, reduction, shared, eps):
+    def vmap(info, in_dims, x, weight, bias, reduction, shared, eps, centred):
         """A batch of inputs, normalized by reductions that keep one axis more."""
         batched = (
             None
@@ -179,13 +190,13 @@ class _Normalize(torch.autograd.Function):
             for tensor, dim in zip((x, weight, bias), in_dims[:3], strict=True)
         )
         reductions = map(_keep_one_more, (reduction, shared))
-        return _Normalize.apply(*batched, *reductions, eps), (0, 0, 0, 0)
+        return _Normalize.apply(*batched, *reductions, eps, centred), (0, 0, 0, 0)
 
 
-def _normalize_into(y, x, weight, bias, reduction: Reduction, shared: Reduction, eps: float):
+def _normalize_into(y, x, weight, bias, reduction: Reduction, shared: Reduction, eps, centred):
     """Write y; return mean, biased variance, and √(variance + ε), in float64."""
     out = y if y.dtype == wide(x.dtype) else None
-    centred, scale, offset, statistics = _measure(widen(x), reduction, eps, out)
+    centred, scale, offset, statistics = _measure(widen(x), reduction, eps, centred, out)
     if shared == reduction:  # then a weight meets the scale of its slice, not all numbers in it
         _transform(scale, weight, None)
         _transform(offset, weight, bias)
@@ -205,7 +216,7 @@ def _transform(y, weight, bias) -> None:
         y += bias
 
 
-def _measure(x, reduction: Reduction, eps: float, out=None):
+def _measure(x, reduction: Reduction, eps: float, is_centred: bool, out=None):
     """x - c, for the rounded mean c of each slice, and what makes y of it.
 
     With r = mean(x - c), which is what the rounding took from the mean, and s = 1/√(σ² + ε):
@@ -214,13 +225,15 @@ def _measure(x, reduction: Reduction, eps: float, out=None):
         σ² = mean((x - c)²) - r²        safe, as r is tiny
         y = (x - μ)·s = (x - c)·s - r·s
 
+    If nothing is to be centred, c and r are 0.
+
     Returns:
         x - c; the scale s and the offset -r·s; and, in float64, μ, σ² and √(σ² + ε).
     """
-    centre = reduction.mean(x)
+    centre = reduction.mean(x) if is_centred else x.new_zeros(reduction.stat_shape(x.shape))
     everywhere = reduction.spread(centre, x.shape)
     centred = torch.sub(x, everywhere, out=out)
-    rest = reduction.mean(centred)
+    rest = reduction.mean(centred) if is_centred else centre
     var = reduction.mean(centred.square_()) - rest.square()
     torch.sub(x, everywhere, out=centred)  # again, which costs less than fresh memory for squares
     std = (var + eps).sqrt()
@@ -231,7 +244,7 @@ def _measure(x, reduction: Reduction, eps: float, out=None):
     if x.is_meta or suffices.all():
         return centred, scale, offset, statistics
     # The other slices stay as they are, to the last bit.
-    careful, *with_care = _normalize_with_care(x, reduction, eps)
+    careful, *with_care = _normalize_with_care(x, reduction, eps, is_centred)
     centred = torch.where(reduction.spread(suffices, x.shape), centred, careful.to(x.dtype))
     scale, offset = scale.where(suffices, 1), offset.where(suffices, 0)
     pairs = zip(statistics, with_care, strict=True)
@@ -250,7 +263,7 @@ def _suffices(mean, var, eps: float):
     return (least <= var) & (var < inf)
 
 
-def _normalize_with_care(x, reduction: Reduction, eps: float):
+def _normalize_with_care(x, reduction: Reduction, eps: float, is_centred: bool):
     """y, μ, σ² and √(σ² + ε), in float64, and in a unit of about the size of the numbers."""
     x, limits = precise(x), torch.finfo(torch.float64)
     # The mean of √|x|, squared: never infinite, and hardly moved by an outlier. As a power of two,
@@ -258,17 +271,21 @@ def _normalize_with_care(x, reduction: Reduction, eps: float):
     size = reduction.mean(x.abs().sqrt()).square()
     unit = size.clamp(max(eps**0.5, limits.tiny), limits.max / 2).log2().floor().exp2()
     x = x / reduction.spread(unit, x.shape)
-    mean = reduction.mean(x)
-    x -= reduction.spread(mean, x.shape)
-    rest = reduction.mean(x)
-    x -= reduction.spread(rest, x.shape)
+    mean = rest = torch.zeros_like(unit)
+    if is_centred:
+        mean = reduction.mean(x)
+        x -= reduction.spread(mean, x.shape)
+        rest = reduction.mean(x)
+        x -= reduction.spread(rest, x.shape)
     var = reduction.mean(x.square())
     std = (var + eps / unit / unit).sqrt()
     x /= reduction.spread(std, x.shape)
     return x, (mean + rest.nan_to_num()) * unit, var * unit.square(), std * unit
 
 
-def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction, shared, out=None):
+def _pull_back(
+    grad, x, weight, centre, rest, scale, by_mean, by_var, reduction, shared, is_centred, out=None
+):
     """The gradients of x, of the weight and of the bias.
 
     Moving one x moves its own y, and through μ and σ every y of its slice. That takes two things
@@ -277,7 +294,8 @@ def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction,
         dx = (g - mean(g) - y·mean(g·y)) / σ  +  g_μ/n  +  2·g_σ²·(x - μ)/n
 
     As x - μ = σ·y, the last two terms fold into the two means, as ``by_mean`` = g_μ·σ/n and
-    ``by_var`` = 2·g_σ²·σ²/n. ``out`` is memory to work in.
+    ``by_var`` = 2·g_σ²·σ²/n. Where nothing is centred, what comes from the mean is missing.
+    ``out`` is memory to work in.
     """
 
     def spread(statistic):
@@ -300,6 +318,8 @@ def _pull_back(grad, x, weight, centre, rest, scale, by_mean, by_var, reduction,
     mean = dbias / count if own else reduction.mean(grad)
     if weight is not None and own:
         mean, projection = mean * weight, projection * weight
+    if not is_centred:
+        mean = torch.zeros_like(mean)
     mean, projection = spread(by_mean - mean), spread(by_var - projection)
     if out is None:
         dx = (normalized * projection + mean + grad) * spread(scale)

@@ -17,7 +17,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from normviz.picture import Picture, clean, five_digits
+from normviz.picture import Picture
+from normviz.svg import clean
+from normviz.words import five_digits
 
 # Okabe and Ito's colours, as far as they can be told from white paper and from black; the last one
 # is a little darker than theirs.

@@ -13,22 +13,15 @@ NumPy arrays and torch tensors take the same path. This module imports NumPy onl
 
 import operator
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
+from numbers import Real
 
 import numpy as np
 
 from normviz.layout import Layout, as_shape, lay_out, spell_out
 from normviz.pattern import ELLIPSIS, parse
 
-# The axes of torch.nn's layers, by the input's number of axes.
-_BATCH_AXES = {2: "n c", 3: "n c l", 4: "n c h w", 5: "n c d h w"}
-_BATCH_SHAPES = {
-    "BatchNorm1d": ("(N, C)", "(N, C, L)"),
-    "BatchNorm2d": ("(N, C, H, W)",),
-    "BatchNorm3d": ("(N, C, D, H, W)",),
-}
-_LAYER_AXES = {1: "c", 2: "n c", 3: "n t c", 4: "n c h w", 5: "n c d h w"}
+_PART = 2**16  # numbers at a time: few enough for a processor's cache
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -78,10 +71,10 @@ class Reduction:
 
     @classmethod
     def of(cls, layer, ndim: int, *, by: str = "statistic") -> "Reduction":
-        """The reduction that a layer makes on an input with ``ndim`` axes.
+        """The reduction that a layer makes on an input with ``ndim`` axes, whatever its sizes.
 
         Args:
-            layer: a BatchNorm1d, BatchNorm2d, BatchNorm3d or LayerNorm of torch.nn or of normviz.
+            layer: of torch.nn, of normviz, or of any class that has a plan (see ``plan_of``).
             ndim: the number of axes of the input.
             by: ``"statistic"``: elements that share a mean and a variance have one label;
                 ``"weight"``: elements that meet the same weight and bias have one.
@@ -92,29 +85,39 @@ class Reduction:
         >>> from torch import nn
         >>> Reduction.of(nn.LayerNorm(4), 3)
         Reduction('n t c -> n t')
-        >>> Reduction.of(nn.LayerNorm(4), 3, by="weight")
-        Reduction('n t c -> c')
+        >>> Reduction.of(nn.GroupNorm(2, 6), 3, by="weight")
+        Reduction('n (g c) l -> g c', g=2)
         """
+        from normviz.plans import plan_of  # which is built on this module
+
         if by not in ("statistic", "weight"):
             raise ValueError(f'by must be "statistic" or "weight": got {by!r}.')
-        kind = _kind(layer)
-        if kind == "LayerNorm":
-            least = len(layer.normalized_shape)
-            if ndim < least:
-                raise ValueError(
-                    f"LayerNorm with normalized_shape {tuple(layer.normalized_shape)} takes inputs "
-                    f"of {least} axes or more: got {ndim}."
-                )
-            names = _LAYER_AXES.get(ndim, " ".join(f"a{i}" for i in range(ndim))).split()
-            per_slice, per_position = names[: ndim - least], names[ndim - least :]
-            kept = per_slice if by == "statistic" else per_position
-            return _of_pattern(f"{' '.join(names)} -> {' '.join(kept)}")
-        shapes = _BATCH_SHAPES[kind]
-        if ndim not in [shape.count(",") + 1 for shape in shapes]:
-            raise ValueError(
-                f"{kind} takes inputs of shape {' or '.join(shapes)}: got one with {ndim} axes."
-            )
-        return _of_pattern(f"{_BATCH_AXES[ndim]} -> c")
+        plan = plan_of(layer, ndim)
+        return (plan.reduction if by == "statistic" else plan.sharing).of_any_size()
+
+    def of_any_size(self) -> "Reduction":
+        """The same without the sizes that it can do without.
+
+        >>> Reduction("n (g c) l -> n g", g=2, c=3, l=5).of_any_size()
+        Reduction('n (g c) l -> n g', g=2)
+        """
+        needed = {name for group in self.axes for name in group[:-1]}
+        return Reduction(self.pattern, **{n: size for n, size in self.sizes if n in needed})
+
+    def with_whole_axes(self) -> "Reduction":
+        """The same slices, with groups that are kept whole as one axis each, of any size.
+
+        >>> Reduction("n (g c) l -> g c", g=2).with_whole_axes()
+        Reduction('n c l -> c')
+        """
+        left, right = [], []
+        for group in self.axes:
+            kept = [name for name in group if name in self.kept]
+            if len(kept) not in (0, len(group)):
+                return self.of_any_size()
+            left.append(group[-1])
+            right += group[-1:] if kept else ()
+        return Reduction(f"{' '.join(left)} -> {' '.join(right)}")
 
     @property
     def axes(self) -> tuple[tuple[str, ...], ...]:
@@ -186,15 +189,44 @@ class Reduction:
     def numbers(self, x, label: int):
         """The numbers that feed one statistic, as a vector, in the order they have in x.
 
+        Raises:
+            ValueError: if x is no array or tensor, does not fit, or has no such statistic.
+
         >>> Reduction("n c -> c").numbers(np.array([[1, 2], [3, 4], [5, 6]]), 1)
         array([2, 4, 6])
         """
+        return self.slice_of(_array("x", x), label).reshape(-1)
+
+    def slice_of(self, x, label: int):
+        """The same as a view, with an axis for each pooled one."""
         layout = self._layout(x.shape)
         index: list = [slice(None)] * len(layout.split)
         kept = (i for i in range(len(index)) if i not in layout.pooled)
         for i, position in zip(kept, self.locate(label, x.shape).values(), strict=True):
             index[i] = position
-        return x.reshape(layout.split)[tuple(index)].reshape(-1)
+        return x.reshape(layout.split)[tuple(index)]
+
+    def first(self, label: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Where in x the first of these numbers stands.
+
+        >>> Reduction("n (g c) -> g", g=2).first(1, (4, 6))
+        (0, 3)
+        """
+        position, index = self.locate(label, shape), []
+        for group in self._layout(shape).groups:
+            at = 0
+            for name, size in group:
+                at = at * size + position.get(name, 0)
+            index.append(at)
+        return tuple(index)
+
+    def label_at(self, index: tuple[int, ...], shape: tuple[int, ...]) -> int:
+        """The statistic that the number at this place feeds.
+
+        >>> Reduction("n c -> c").label_at((2, 1), (4, 3))
+        1
+        """
+        return int(self.labels(shape, at=[[i] for i in index]).item())
 
     def mean(self, x):
         """One mean per statistic: an array or tensor, as x, of shape ``stat_shape(x.shape)``.
@@ -235,13 +267,16 @@ class Reduction:
         """
         x = _floating(x)
         count = self.count(x.shape)
-        if not correction < count:
+        if not (isinstance(correction, Real) and correction < count):
             raise ValueError(
                 f"correction must be below the count: got correction={correction} for {count} "
                 f"number{'' if count == 1 else 's'} per statistic."
             )
-        centred = x - self.spread(self.mean(x), x.shape)
-        return self.mean(centred * centred) * (count / (count - correction))
+        mean = self.mean(x)
+        if _is_tensor(x):
+            centred = x - self.spread(mean, x.shape)
+            return self.mean(centred * centred) * (count / (count - correction))
+        return _squares(x, mean, self._layout(x.shape)) / (count - correction)
 
     def spread(self, stat, shape: tuple[int, ...]):
         """A statistic laid back over the input's shape: to each element the one that it feeds.
@@ -257,7 +292,7 @@ class Reduction:
         [[5, 5, 5], [7, 7, 7]]
         """
         layout = self._layout(shape)
-        if tuple(stat.shape) != layout.stat_shape:
+        if tuple(_array("stat", stat).shape) != layout.stat_shape:
             raise ValueError(
                 f"stat must have shape {layout.stat_shape} for an input of shape {tuple(shape)} "
                 f"under {self.pattern!r}: got {tuple(stat.shape)}."
@@ -296,7 +331,7 @@ class Reduction:
         """
         layout = self._layout(shape)
         count = prod(layout.stat_shape)
-        if not 0 <= label < count:
+        if not (hasattr(label, "__index__") and 0 <= label < count):
             raise ValueError(
                 f"label must be from 0 to {count - 1}, as {self.pattern!r} makes {count} "
                 f"statistics of the shape {tuple(shape)}: got {label!r}."
@@ -312,26 +347,21 @@ class Reduction:
         return spell_out(self.pattern, self.sizes)
 
 
-@lru_cache(maxsize=256)
-def _of_pattern(pattern: str) -> Reduction:
-    return Reduction(pattern)
+def as_reduction(name: str, given) -> Reduction:
+    """A reduction, or the pattern of one as a string.
 
-
-def _kind(layer) -> str:
-    """``"BatchNorm1d"``, …, ``"LayerNorm"``, for a layer of torch.nn or normviz."""
-    for cls in type(layer).__mro__:
-        ours = cls.__module__.partition(".")[0] in ("torch", "normviz")
-        if ours and (cls.__name__ in _BATCH_SHAPES or cls.__name__ == "LayerNorm"):
-            if type(layer).forward is not cls.forward:
-                raise ValueError(
-                    f"layer must compute what {cls.__name__} does: got {type(layer).__name__}, "
-                    "whose forward is its own; Reduction(pattern) can say what that one pools."
-                )
-            return cls.__name__
-    raise ValueError(
-        "layer must be a BatchNorm1d, BatchNorm2d, BatchNorm3d or LayerNorm of torch.nn or "
-        f"normviz: got {layer if isinstance(layer, type) else type(layer).__name__}."
-    )
+    Raises:
+        ValueError: for anything else, with what would do.
+    """
+    if isinstance(given, Reduction):
+        return given
+    if isinstance(given, str):
+        return Reduction(given)
+    kind = type(given).__name__
+    mend = '"n t c -> n t" would do'
+    if hasattr(given, "forward"):
+        mend = "Reduction.of(layer, ndim) is what a layer makes, and explain(layer, x) shows it"
+    raise ValueError(f"{name} must be a Reduction or a pattern: got {kind}; {mend}.")
 
 
 def _check_positions(at, shape) -> None:
@@ -349,10 +379,45 @@ def _floating(x):
         if not x.is_floating_point():
             raise ValueError(f"x must be a floating-point tensor: got {x.dtype}; use x.float().")
         return x.float() if x.dtype.itemsize < 4 else x
+    refuse_mask(x)
     x = np.asarray(x)
     if x.dtype.kind not in "biuf":
         raise ValueError(f"x must hold real numbers: got dtype {x.dtype}.")
     return x
+
+
+def refuse_mask(x) -> None:
+    """A mask would be lost on the way, and what it hides would count.
+
+    Raises:
+        ValueError: if x is a masked array.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise ValueError(
+            "x must not be masked, as hidden numbers would count: got a masked array; x.data has "
+            "all numbers, and x.compressed() those that are not hidden, as a vector."
+        )
+
+
+def _array(name: str, x):
+    if not hasattr(x, "reshape"):
+        raise ValueError(f"{name} must be an array or a tensor: got {x!r}.")
+    return x
+
+
+def _squares(x: np.ndarray, mean: np.ndarray, layout: Layout) -> np.ndarray:
+    """The sums of squared distances from the mean, a part at a time: no copy of x is made."""
+    x, mean = x.reshape(layout.split or (1,)), mean.reshape(layout.aligned or (1,))
+    axis = int(np.argmax(x.shape))
+    size = max(1, _PART * x.shape[axis] // max(1, x.size))
+    total = np.zeros(mean.shape)
+    for start in range(0, x.shape[axis], size):
+        part = [slice(None)] * x.ndim
+        part[axis] = slice(start, start + size)
+        of_mean = tuple(part) if mean.shape[axis] > 1 else ...
+        centred = x[tuple(part)] - mean[of_mean]
+        total[of_mean] += np.square(centred, out=centred).sum(layout.pooled, keepdims=True)
+    return total.reshape(layout.stat_shape)
 
 
 def _sum(x, layout: Layout):

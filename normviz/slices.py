@@ -1,39 +1,25 @@
 """The slice picture: every number of a tensor, in a group with all that share its statistic."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
-from math import prod
+from itertools import islice, product
+from math import isfinite, prod
 
 import numpy as np
 
+from normviz.arithmetic import MAX_TERMS, spell_statistics
 from normviz.grid import CELL_HEIGHT, DIRECTIONS, Axis, lay_out, places, repeats
-from normviz.picture import (
-    WORDS,
-    Picture,
-    as_array,
-    count_slices,
-    five_digits,
-    largest_of,
-    mark_slice,
-    name_slice,
-    number_of,
-    short,
-    svg_dash,
-    svg_page,
-    svg_slice,
-    svg_text,
-    tint,
-)
-from normviz.reduction import Reduction
+from normviz.picture import Picture, as_array
+from normviz.reduction import Reduction, as_reduction
+from normviz.svg import style_of, svg_dash, svg_page, svg_slice, svg_text, tint
+from normviz.words import WORDS, count_slices, five_digits, largest_of, name_slice, number_of, short
 
 # Pixels: the width of a letter in a cell, in a line and in the title; the height of a line.
 LETTER, LINE_LETTER, TITLE_LETTER, LINE = 6.8, 7.8, 9, 18
 CHIP_HEIGHT = 52
 PAGE_WIDTH, MAX_CHIPS = 760, 16
-SUM_ROOM, MAX_TERMS = 70, 18  # letters of a sum, and how many numbers of one digit fit into them
-PART = 2**13  # numbers at a time: few enough for a processor's cache
+ALL = Reduction("... ->")
 HINT = "Point at a number, or press Tab, to see what it shares."
 
 
@@ -51,6 +37,7 @@ def draw_slices(
     *,
     title: str | None = None,
     caption: Callable[[int], Caption] | None = None,
+    notes: Sequence[str] | None = None,
     lit: int | None = None,
 ) -> Picture:
     """A picture of x in which every element has the colour of the statistic that it feeds.
@@ -62,6 +49,7 @@ def draw_slices(
         title: the first line; if not given, the reduction in words.
         caption: what to say of the slice with this label; if not given, its mean and its biased
             variance, spelled out.
+        notes: lines below the title; if not given, which numbers are nan or infinite, if any.
         lit: the label of a slice that is lit from the start, until another one is pointed at.
 
     Raises:
@@ -74,14 +62,13 @@ def draw_slices(
     channel 0: μ = (0 + 2 + 4) / 3 = 2; σ² = ((0 − 2)² + (2 − 2)² + (4 − 2)²) / 3 = 2.6667
     channel 1: μ = (1 + 3 + 5) / 3 = 3; σ² = ((1 − 3)² + (3 − 3)² + (5 − 3)²) / 3 = 2.6667
     """
-    x = as_array(x)
-    reduction = Reduction(reduction) if isinstance(reduction, str) else reduction
+    x, reduction = as_array(x), as_reduction("reduction", reduction)
     reduction.stat_shape(x.shape)  # says if x does not fit
     if x.ndim not in DIRECTIONS:
         raise ValueError(f"x must have 1 to 5 axes to be drawn: got {x.ndim}.")
-    title = title or f"Mean {reduction}"
+    title = str(title or f"Mean {reduction}")
     title = title if len(title) <= 80 else title[:79] + "…"
-    page = _Page(x, reduction, title, caption or caption_statistics(x, reduction))
+    page = _Page(x, reduction, title, caption or caption_statistics(x, reduction), notes)
     if lit is not None and lit not in [*page.cells]:
         raise ValueError(f"lit must be the label of a drawn slice: got {lit!r}.")
     return page.draw(lit)
@@ -90,18 +77,22 @@ def draw_slices(
 class _Page:
     """What is written and drawn, and where: heading, chips, arithmetic, headers, cells."""
 
-    def __init__(self, x, reduction: Reduction, title: str, caption: Callable[[int], Caption]):
+    def __init__(self, x, reduction: Reduction, title: str, caption, notes):
         self.axes, self.cell_width, texts = _choose_grid(x, reduction)
         shown = [axis.shown for axis in self.axes]
         labels = reduction.labels(x.shape, at=shown)
-        self.cells = _cells_by_label(self.axes, x[np.ix_(*shown)], texts, labels)
+        numbers = x[np.ix_(*shown)]
+        self.cells = _cells_by_label(self.axes, numbers, texts, labels)
         self.names = {label: name_slice(reduction, label, x.shape) for label in self.cells}
-        self.marks = {label: mark_slice(reduction, label, x.shape) for label in self.cells}
+        self.marks = {label: style_of(reduction, label, x.shape) for label in self.cells}
         self.captions = {label: caption(label) for label in self.cells}
         self.count = number_of(reduction.count(x.shape), "number")
         slices = prod(reduction.stat_shape(x.shape))
-        notes = _notes(x, self.axes, len(self.cells), slices)
-        self.title, self.head = title, [_facts(x, reduction), *notes]
+        if notes is None:
+            whole = numbers.size == x.size
+            notes = note_odd_numbers("x", numbers, whole, self.captions.values())
+        left_out = _notes(self.axes, len(self.cells), slices)
+        self.title, self.head = title, [_facts(x, reduction), *left_out, *notes]
 
         self.left = _left_margin(self.axes)
         self.chips = _Chips(self, top=36 + LINE * len(self.head))
@@ -161,54 +152,21 @@ def caption_statistics(x: np.ndarray, reduction: Reduction) -> Callable[[int], C
     """Captions with the mean and the biased variance of each slice, and how they came about."""
 
     def caption(label: int) -> Caption:
-        numbers = reduction.numbers(x, label)  # of one slice: only the drawn ones are needed
+        numbers = reduction.slice_of(x, label)  # of one slice: only the drawn ones are needed
         with np.errstate(invalid="ignore", over="ignore"):  # nan and inf are shown, not warned of
-            mean, var = mean_and_variance(numbers)
+            mean, var = float(ALL.mean(numbers)), float(ALL.var(numbers))
         return Caption(
             values=(("μ", "mean", mean), ("σ²", "variance", var)),
-            lines=spell_out(numbers, mean, var),
+            lines=spell_statistics(first_of(numbers), numbers.size, mean, var),
         )
 
     return caption
 
 
-def mean_and_variance(numbers: np.ndarray) -> tuple[float, float]:
-    """Of a vector: in float64 and two passes, a part at a time, so that no large copy is made."""
-    mean = numbers.mean(dtype=np.float64)
-    squares = 0.0
-    for start in range(0, len(numbers), PART):
-        centred = numbers[start : start + PART] - mean
-        squares += centred @ centred
-    return float(mean), float(squares / len(numbers))
-
-
-def spell_out(numbers, mean: float, var: float) -> tuple[str, str]:
-    """The arithmetic of a mean and of a biased variance, as far as it fits in a line.
-
-    >>> spell_out([1, 2, 6], 3, 14 / 3)[0]
-    'μ = (1 + 2 + 6) / 3 = 3'
-    """
-    count, first = len(numbers), np.asarray(numbers[:MAX_TERMS])
-    largest = largest_of(first)
-    terms = [short(number, largest) for number in first]
-    minus_mean = f"{'+' if mean < 0 else '−'} {five_digits(abs(mean))}"
-    squares = (f"({term} {minus_mean})²" for term in terms)
-    return (
-        f"μ = ({_add_up(terms, count)}) / {count:,} = {five_digits(mean)}",
-        f"σ² = ({_add_up(squares, count)}) / {count:,} = {five_digits(var)}",
-    )
-
-
-def _add_up(terms: Iterable[str], count: int) -> str:
-    """``1 + 2 − 3 + …``: as many terms as there is room for."""
-    terms = iter(terms)
-    line, written = next(terms), 1
-    for term in terms:
-        more = f" − {term[1:]}" if term.startswith("−") else f" + {term}"
-        if len(line) + len(more) > SUM_ROOM:
-            break
-        line, written = line + more, written + 1
-    return line if written == count else line + " + …"
+def first_of(numbers) -> list[float]:
+    """The first numbers of a slice, as many as a line may show."""
+    corner = as_array(numbers[tuple(slice(MAX_TERMS) for _ in numbers.shape)])
+    return [float(number) for number in islice(corner.flat, MAX_TERMS)]
 
 
 def _facts(x, reduction) -> str:
@@ -217,19 +175,31 @@ def _facts(x, reduction) -> str:
     return f"shape {x.shape}: {sizes}. {count_slices(reduction, x.shape)}."
 
 
-def _notes(x, axes, drawn: int, slices: int) -> list[str]:
-    """What the picture leaves out, and what in x is no finite number."""
-    notes = []
+def _notes(axes, drawn: int, slices: int) -> list[str]:
+    """What the picture leaves out."""
     cut = [f"{len(a.shown)} of {a.size} along {a.name}" for a in axes if len(a.shown) < a.size]
-    if cut:
-        notes.append(f"Drawn by head and tail: {', '.join(cut)}.")
-        part = f"{drawn:,} of {slices:,} slices are drawn. " if drawn < slices else ""
-        notes.append(f"{part}The numbers that are left out count like all others.")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        odd = {"nan": np.count_nonzero(np.isnan(x)), "inf": np.count_nonzero(np.isinf(x))}
-        found = " and ".join(f"{count} {name}" for name, count in odd.items() if count)
-        notes.append(f"x holds {found}: a mean or variance over one of them is not finite.")
-    return notes
+    if not cut:
+        return []
+    part = f"{drawn:,} of {slices:,} slices are drawn. " if drawn < slices else ""
+    return [
+        f"Drawn by head and tail: {', '.join(cut)}.",
+        f"{part}The numbers that are left out count like all others.",
+    ]
+
+
+def note_odd_numbers(name: str, shown: np.ndarray, whole: bool, captions: Iterable[Caption]):
+    """Whether some of the numbers are nan or infinite, as far as the drawn slices tell.
+
+    >>> [*note_odd_numbers("x", np.array([1, np.nan]), True, [])]
+    ['x holds 1 nan: a mean or variance over one of them is not finite.']
+    """
+    odd = {"nan": np.count_nonzero(np.isnan(shown)), "inf": np.count_nonzero(np.isinf(shown))}
+    found = " and ".join(f"{count} {kind}" for kind, count in odd.items() if count)
+    more = "" if whole else ", and what is not drawn may hold more"
+    if found:
+        yield f"{name} holds {found}{more}: a mean or variance over one of them is not finite."
+    elif not whole and not all(isfinite(v) for c in captions for *_, v in c.values):
+        yield f"{name} holds nan or inf where it is not drawn: see the statistics."
 
 
 def _choose_grid(x, reduction) -> tuple[list[Axis], int, list[str]]:

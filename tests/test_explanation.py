@@ -1,7 +1,7 @@
 """An explanation says what one pass of a layer computes, and the layer never learns of it."""
 
-import copy
 import dataclasses
+import random as python_random
 import re
 from itertools import pairwise, product
 from xml.etree import ElementTree
@@ -9,22 +9,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from test_conformance import CASES
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import normviz
-from normviz import Reduction, explain
-from normviz.picture import five_digits
+from normviz import Plan, Reduction, explain, plan_of
+from normviz.looking import untouched
+from normviz.words import five_digits
 
-KINDS = [
-    ("BatchNorm1d", 3, (4, 3)),
-    ("BatchNorm1d", 3, (4, 3, 5)),
-    ("BatchNorm2d", 3, (4, 3, 5, 6)),
-    ("BatchNorm3d", 3, (2, 3, 4, 5, 6)),
-    ("LayerNorm", 6, (6,)),
-    ("LayerNorm", 6, (4, 5, 6)),
-    ("LayerNorm", [5, 6], (4, 3, 5, 6)),
-    ("LayerNorm", [3, 4, 5, 6], (2, 3, 4, 5, 6)),
-]
 # Whether a layer was made to keep running statistics, and what became of that since.
 TRACKING = {
     "tracked": (True, True),
@@ -32,13 +25,35 @@ TRACKING = {
     "no more tracked": (True, False),
     "tracked too late": (False, True),
 }
+
+
+def tracking_of(name):
+    """Which of these there are for a layer, and torch's InstanceNorm can't be tracked too late."""
+    if name.startswith("BatchNorm"):
+        return [*TRACKING]
+    return [*TRACKING][:3] if name.startswith("InstanceNorm") else ["tracked"]
+
+
+def libraries_of(name):
+    return [library for library in (nn, normviz) if hasattr(library, name)]
+
+
 MEETINGS = {
-    f"{library.__name__} {name} {mode} {tracking} {shape}": (library, kind, mode, tracking)
-    for library, kind, mode, tracking in product(
-        (nn, normviz), KINDS, ("training", "eval"), TRACKING
+    f"{library.__name__} {name} {mode} {tracking} {shape}": (library, case, mode, tracking)
+    for case in CASES
+    for name, _, shape in [case]
+    for library, mode, tracking in product(
+        libraries_of(name), ("training", "eval"), tracking_of(name)
     )
-    for name, _, shape in [kind]
-    if name != "LayerNorm" or tracking == "tracked"
+}
+# A module whose weight is normalized → it, and the shape of an input.
+OF_WEIGHTS = {
+    "weight_norm": (lambda: normviz.weight_norm(nn.Conv2d(3, 2, 2)), (4, 3, 5, 6)),
+    "weight_norm of Linear": (lambda: normviz.weight_norm(nn.Linear(5, 3)), (2, 5)),
+    "weight_norm of all": (lambda: normviz.weight_norm(nn.Linear(5, 3), dim=None), (2, 5)),
+    "weight_norm per input": (lambda: normviz.weight_norm(nn.Linear(5, 3), dim=1), (2, 5)),
+    "torch's weight_norm": (lambda: parametrizations.weight_norm(nn.Linear(5, 3)), (2, 5)),
+    "CentredConv2d": (lambda: normviz.CentredConv2d(3, 2, 2), (4, 3, 5, 6)),
 }
 
 
@@ -53,133 +68,177 @@ def trained(layer):
     return layer
 
 
-def meet(library, kind, mode, tracking):
-    name, size, shape = kind
+def meet(library, case, mode, tracking):
+    name, arguments, shape = case
     made, now = TRACKING[tracking]
-    options = {} if name == "LayerNorm" else {"track_running_stats": made}
-    layer = trained(getattr(library, name)(size, **options)).train(mode == "training")
-    if options:
+    tracks = name.startswith(("BatchNorm", "InstanceNorm"))
+    options = {"track_running_stats": made, "affine": True} if tracks else {}
+    layer = trained(getattr(library, name)(*arguments, **options)).train(mode == "training")
+    if tracks:
         layer.track_running_stats = now
     return layer, random(*shape) * 5
 
 
-@pytest.fixture(params=MEETINGS)
+@pytest.fixture(params=[*MEETINGS, *OF_WEIGHTS])
 def meeting(request):
     """A layer and an input for it, new for each test."""
+    if request.param in OF_WEIGHTS:
+        make, shape = OF_WEIGHTS[request.param]
+        return trained(make()), random(*shape) * 5
     return meet(*MEETINGS[request.param])
 
 
-def pooled_axes(layer, x):
-    if hasattr(layer, "num_features"):
-        return [axis for axis in range(x.ndim) if axis != 1]
-    return list(range(x.ndim - len(layer.normalized_shape), x.ndim))
+def held_by(module):
+    """Everything that a module and its parts hold, each thing with its identity and content."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            items = value.items() if isinstance(value, dict) else [("", value)]
+            yield name, id(value) if isinstance(value, dict) else None
+            for key, thing in items:
+                is_tensor = isinstance(thing, torch.Tensor)
+                yield key, id(thing), thing.detach().clone() if is_tensor else thing
+                if is_tensor:
+                    yield thing._version, thing.requires_grad, id(thing.grad)
 
 
-def lay_out(values, layer, x, *, parameter=False):
-    """Statistics, or parameters, in a shape that meets x."""
-    if hasattr(layer, "num_features"):
-        return values.reshape(-1, *[1] * (x.ndim - 2))
-    return (
-        values if parameter else values.reshape(*values.shape, *[1] * len(layer.normalized_shape))
-    )
+def equal(one, other):
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-def equal_state(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(one, other):
+    return len(one) == len(other) and all(map(equal, one, other))
+
+
+# Numbers
 
 
 def test_the_output_is_the_layers_and_the_steps_lead_to_it(meeting):
     layer, x = meeting
     explained = explain(layer, x)
     assert torch.equal(explained.output, layer(x))
-    mean, var = (lay_out(stat, layer, x) for stat in (explained.mean, explained.var))
-    weight, bias = (lay_out(p.detach(), layer, x, parameter=True) for p in layer.parameters())
-    torch.testing.assert_close(explained.normalized, (x - mean) / (var + layer.eps).sqrt())
-    torch.testing.assert_close(explained.output, explained.normalized * weight + bias)
+    plan, numbers = explained.plan, explained.numbers.double()
+    spread = explained.reduction.spread
+    mean, var = (spread(s.double(), numbers.shape) for s in (explained.mean, explained.var))
+    eps = explained.told.eps
+    eps = spread(eps, numbers.shape) if isinstance(eps, torch.Tensor) else eps
+    normalized = (numbers - mean) / (var + eps).sqrt() if plan.scaled else numbers - mean
+    torch.testing.assert_close(explained.normalized.double(), normalized, atol=2e-6, rtol=2e-6)
+    torch.testing.assert_close(explained.expected.float(), explained.made, atol=1e-5, rtol=1e-5)
 
 
-def test_the_statistics_are_those_of_the_batch_or_those_that_were_stored(meeting):
+def test_the_statistics_are_those_of_the_numbers_or_those_that_were_stored(meeting):
     layer, x = meeting
-    explained, axes = explain(layer, x), pooled_axes(layer, x)
-    assert explained.count == x.numel() / explained.batch_mean.numel()
-    torch.testing.assert_close(explained.batch_mean, x.mean(axes))
-    torch.testing.assert_close(explained.batch_var, x.var(axes, correction=0))
-    torch.testing.assert_close(explained.batch_var_unbiased, x.var(axes, correction=1))
-    stored = not layer.training and getattr(layer, "running_mean", None) is not None
-    assert explained.source == ("running" if stored else "batch")
-    used = (layer.running_mean, layer.running_var) if stored else None
-    used = used or (explained.batch_mean, explained.batch_var)
-    assert torch.equal(explained.mean, used[0])
-    assert torch.equal(explained.var, used[1])
+    explained = explain(layer, x)
+    labels = torch.tensor(explained.reduction.labels(explained.numbers.shape)).flatten()
+    slices = [explained.numbers.flatten()[labels == label] for label in range(labels.max() + 1)]
+    assert explained.count == len(slices[0])
+    running = getattr(layer, "running_var", None)
+    if explained.plan.centred and explained.plan.scaled:
+        for stat, correction in (("batch_var", 0), ("batch_var_unbiased", 1)):
+            own = torch.stack([numbers.var(correction=correction) for numbers in slices])
+            torch.testing.assert_close(getattr(explained, stat).flatten(), own)
+    if explained.source == "running":
+        assert not layer.training
+        assert torch.equal(explained.var, running)
+    elif explained.source == "batch" and not explained.parts:
+        assert torch.equal(explained.var, explained.batch_var)
+        squares = [
+            (numbers - mean).square().mean()
+            for numbers, mean in zip(slices, explained.mean.flatten(), strict=True)
+        ]
+        torch.testing.assert_close(explained.var.flatten(), torch.stack(squares))
+    assert (explained.source == "weight") == (explained.plan.of != "input")
 
 
 def test_before_and_after_are_the_buffers_around_the_pass(meeting):
     layer, x = meeting
     explained = explain(layer, x)
     for seen in (explained.before, explained.after):
-        if getattr(layer, "running_mean", None) is None:
-            assert seen is None
-        else:
-            assert seen.keys() == {"running_mean", "running_var", "num_batches_tracked"}
-            assert equal_state(seen, dict(layer.named_buffers()))
+        held = {name: buffer for name, buffer in layer._buffers.items() if buffer is not None}
+        assert (seen or {}).keys() == held.keys()
+        assert all(torch.equal(seen[name], buffer) for name, buffer in held.items())
         layer(x)
 
 
-def test_nothing_is_touched(meeting):
+def test_nothing_is_touched_not_even_hooks_or_what_a_graph_keeps(meeting):
     layer, x = meeting
     x.requires_grad_().grad = torch.ones_like(x)
-    layer.weight.grad = torch.ones_like(layer.weight)
-    for register in (layer.register_forward_hook, layer.register_forward_pre_hook):
-        register(lambda *_: pytest.fail("explain called a hook"))
-    state, before, seed = (
-        copy.deepcopy(layer.state_dict()),
-        x.detach().clone(),
-        torch.get_rng_state(),
-    )
-    flags = [value for value in vars(layer).values() if isinstance(value, bool)]
+    handle = layer.register_forward_hook(lambda *_: torch.rand(()) and None)
+    layer.zero_grad()
+    earlier = layer(x).sum()
+    before, given = [*held_by(layer)], x.detach().clone()
+    seeds = torch.get_rng_state(), python_random.getstate()
     explained = explain(layer, x)
     assert " of " in explained.picture().text
     assert " of " in repr(explained)
-    for name, value in vars(explained).items():  # whatever is done to what it hands out
-        for tensor in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(tensor, torch.Tensor):
-                assert not tensor.requires_grad, name
-                tensor.zero_()
-    explained.layer.weight.data.zero_()
-    assert equal_state(layer.state_dict(), state)
-    assert flags == [value for value in vars(layer).values() if isinstance(value, bool)]
-    assert [p.requires_grad for p in (x, *layer.parameters())] == [True] * 3
-    assert torch.equal(x, before)
-    assert (x.grad == 1).all()
-    assert (layer.weight.grad == 1).all()
-    assert layer.bias.grad is None
-    assert torch.equal(torch.get_rng_state(), seed)
+    for value in (explained.x, explained.normalized, explained.output, explained.mean):
+        assert not value.requires_grad
+        value.zero_()
+    for parameter in explained.layer.parameters():
+        parameter.data.zero_()
+    assert same([*held_by(layer)], before)
+    assert torch.equal(x, given)
+    assert torch.equal(torch.get_rng_state(), seeds[0])
+    assert python_random.getstate() == seeds[1]
+    earlier.backward()  # of a pass before: nothing that it needs was overwritten
+    handle.remove()
+    assert not layer._forward_hooks
 
 
-@pytest.mark.parametrize("library", [nn, normviz], ids=["torch", "normviz"])
+def test_nothing_is_touched_by_a_layer_that_fails_in_the_middle():
+    layer, x = nn.BatchNorm1d(3), random(4, 3)
+
+    def fail(*_):
+        layer.training = False
+        raise KeyError("in a hook")
+
+    layer.register_forward_hook(fail)
+    before = [*held_by(layer)]
+    with pytest.raises(ValueError, match=r"BatchNorm1d\(3\) does not take x: .*in a hook"):
+        explain(layer, x)
+    assert same([*held_by(layer)], before)
+    assert layer.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("of_layer", [torch.float32, "half"], ids=str)
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("mode", ["training", "eval"])
-@pytest.mark.parametrize("kind", [KINDS[2], KINDS[5]], ids=str)
-def test_half_precision_is_explained_in_single(kind, mode, half, of_layer, library):
-    layer, x = meet(library, kind, mode, "tracked")
-    layer, x = layer.to(half if of_layer == "half" else of_layer), x.to(half)
-    explained = explain(layer, x)
-    assert explained.output.dtype == half
-    assert torch.equal(explained.output, layer(x))
-    for stat in ("mean", "var", "batch_mean", "batch_var", "batch_var_unbiased", "normalized"):
-        assert getattr(explained, stat).dtype == torch.float32
-    axes = pooled_axes(layer, x)
-    torch.testing.assert_close(explained.batch_var, x.float().var(axes, correction=0))
-    assert explained.picture(show="output").svg.count("data-index=") > 0
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_half_precision_is_explained_in_single_and_drawn(case, half, of_layer):
+    for library in libraries_of(case[0]):
+        layer, x = meet(library, case, "training", "tracked")
+        layer, x = layer.to(half if of_layer == "half" else of_layer), x.to(half)
+        explained = explain(layer, x)
+        assert torch.equal(explained.output, layer(x))
+        for stat in ("mean", "var", "batch_mean", "batch_var", "batch_var_unbiased", "normalized"):
+            assert getattr(explained, stat).dtype == torch.float32
+        for show in ("input", "output"):
+            assert explained.picture(show=show).svg.count("data-index=") > 0
 
 
-def test_an_explanation_of_a_layer_without_parameters_has_nothing_to_weigh():
-    explained = explain(nn.LayerNorm(6, elementwise_affine=False), random(4, 6))
-    torch.testing.assert_close(explained.output, explained.normalized)
-    assert "γ = 1 and β = 0" in explained.picture(by="weight").text
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        explained.source = "running"
+def test_each_thing_is_worked_out_once(monkeypatch):
+    """Of a layer that tells, nothing is measured again; of torch's, once."""
+    from normviz import explanation, normalization
+
+    calls, real = [], normalization.normalize_precisely
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return real(*arguments, **options)
+
+    for module in (explanation, normalization):
+        monkeypatch.setattr(module, "normalize_precisely", counted)
+    for library in nn, normviz:
+        calls.clear()
+        explained = explain(library.BatchNorm1d(3), random(4, 3))
+        for show in ("input", "normalized", "output"):
+            explained.picture(show=show)
+        repr(explained)
+        assert len(calls) == (library is nn)
+
+
+# Pictures and words
 
 
 def cells_of(picture):
@@ -196,37 +255,6 @@ def cells_of(picture):
     }
 
 
-def test_a_picture_groups_and_shows_what_it_is_asked_for(meeting):
-    layer, x = meeting
-    explained = explain(layer, x)
-    shown = {"input": x, "normalized": explained.normalized, "output": explained.output}
-    for by, (show, numbers) in product(("statistic", "weight"), shown.items()):
-        cells = cells_of(explained.picture(by, show))
-        labels = Reduction.of(layer, x.ndim, by=by).labels(x.shape)
-        for index, (label, number) in cells.items():
-            assert label == labels[index]
-            assert number == pytest.approx(float(numbers[index]), abs=0.00501)
-        assert len(cells) >= min(x.numel(), 60)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_statistics_and_weights_cross_in_layer_norm_and_are_one_in_batch_norm(kind):
-    explained = explain(*meet(normviz, kind, "training", "tracked"))
-    by_statistic, by_weight = (cells_of(explained.picture(by)) for by in ("statistic", "weight"))
-    pairs = {(by_statistic[i][0], by_weight[i][0]) for i in by_statistic.keys() & by_weight.keys()}
-    statistics, weights = map(set, zip(*pairs, strict=True))
-    if kind[0] == "LayerNorm":
-        assert pairs == set(product(statistics, weights))
-    else:
-        assert pairs == {(label, label) for label in range(3)}
-
-
-@pytest.mark.parametrize("words", [("mean", "input"), ("statistic", "x"), ("statistic", None)])
-def test_other_words_are_refused(words):
-    with pytest.raises(ValueError, match=r"(by|show) must be "):
-        explain(nn.BatchNorm1d(3), random(4, 3)).picture(*words)
-
-
 def captions_of(picture):
     """Per drawn slice: the accessible name, and the lines that spell it out."""
     for group in ElementTree.fromstring(picture.svg).findall(".//*[@data-label]"):
@@ -234,62 +262,146 @@ def captions_of(picture):
         yield int(group.get("data-label")), group.get("aria-label"), lines
 
 
+def shown_in(explained):
+    weight = explained.plan.of != "input"
+    return {
+        "input": explained.numbers,
+        "normalized": explained.normalized,
+        "output": explained.made if weight else explained.output,
+    }
+
+
+def colours_of(explained):
+    return ["statistic", *["weight"] * explained.plan.scaled, *(p.name for p in explained.parts)]
+
+
+def test_a_picture_groups_and_shows_what_it_is_asked_for(meeting):
+    layer, x = meeting
+    explained = explain(layer, x)
+    parts = {part.name: part.reduction for part in explained.parts}
+    for by, (show, numbers) in product(colours_of(explained), shown_in(explained).items()):
+        cells = cells_of(explained.picture(by, show))
+        named = {"statistic": explained.reduction, "weight": explained.plan.sharing} | parts
+        labels = named[by].labels(numbers.shape)
+        for index, (label, number) in cells.items():
+            assert label == labels[index]
+            assert number == pytest.approx(float(numbers[index].detach()), abs=0.00501)
+        assert len(cells) >= min(numbers.numel(), 60)
+
+
+def come_out(line):
+    """What a line works out, and what it says: equal to its last digit."""
+    line = line.removeprefix("first number: ").partition(";")[0]
+    *_, terms, result = line.split(" = ")
+    terms = re.sub(r" \((?:running )?[a-z]+\)", "", terms)
+    for sign, operation in {
+        "−": "-",
+        "·": "*",
+        "²": "**2",
+        "√(": "np.sqrt(",
+        "max(": "np.maximum(",
+    }.items():
+        terms = terms.replace(sign, operation)
+    terms = re.sub(r"√([\d.e-]+)", r"np.sqrt(\1)", terms)
+    with np.errstate(all="ignore"):
+        return five_digits(float(eval(terms))) == result
+
+
+# Not one that breaks off, nor what is told without a sum.
+SUM = re.compile(r"first number|(?:[μσν²]+|‖v‖²) = [^a…]*(\([a-z ]+\)[^a…]*)* = ")
+
+
+def test_every_sum_is_right_with_the_numbers_that_it_prints(meeting):
+    layer, x = meeting
+    for given in (x, -x, x + 1000.0, torch.randn(x.shape) * 1e-3):
+        explained = explain(layer, given)
+        for by, show in product(colours_of(explained), shown_in(explained)):
+            for _, _, lines in captions_of(explained.picture(by, show)):
+                for line in lines:
+                    if re.match(
+                        r"first number|(?:[μσν²]+|‖v‖²) = [^a…]*(\([a-z ]+\)[^a…]*)* = ", line
+                    ):
+                        assert come_out(line), line
+                assert lines
+
+
 def test_the_captions_say_where_the_numbers_come_from(meeting):
     layer, x = meeting
     explained = explain(layer, x)
-    tracks = bool(explained.before) and layer.training and layer.track_running_stats
     for label, spoken, lines in captions_of(explained.picture()):
-        mean, var = (
-            five_digits(float(s.reshape(-1)[label])) for s in (explained.mean, explained.var)
-        )
-        assert spoken.endswith(f"mean {mean}, variance {var}")
-        if explained.source == "batch":
-            assert [line.split(" = ")[-1] for line in lines[:2]] == [mean, var]
-            unbiased = five_digits(float(explained.batch_var_unbiased.reshape(-1)[label]))
-            count = f"{explained.count} / {explained.count - 1}"
-            assert lines[2:] == [f"unbiased, to be stored: σ² · {count} = {unbiased}"] * tracks
-        else:
-            assert lines[0].startswith(f"μ = {mean} and σ² = {var} are the running statistics")
-            own = (explained.batch_mean[label], explained.batch_var[label])
-            numbers = " and variance ".join(five_digits(float(stat)) for stat in own)
-            assert lines[1] == f"the numbers here have mean {numbers}: not used"
-    assert ("one running mean per c" in explained.picture().text) == (explained.source == "running")
-
-
-def test_the_way_of_the_first_number_comes_out(meeting):
-    layer, x = meeting
-    layer.bias.data.neg_()
-    for by in ("statistic", "weight"):
-        picture = explain(layer, -x).picture(by, "output")
-        firsts = dict(reversed(cells_of(picture).values()))
-        for label, _, lines in captions_of(picture):
-            for line in lines[1:] if by == "weight" else lines:
-                terms, _, result = line.partition(": ")[2].rpartition(" = ")
-                terms = terms.rpartition(" = ")[2]
-                for sign, operation in {"−": "-", "·": "*", "√(": "np.sqrt("}.items():
-                    terms = terms.replace(sign, operation)
-                result = float(result.replace("−", "-"))
-                assert eval(terms) == pytest.approx(result, rel=1e-3, abs=1e-3)
-            assert result == pytest.approx(firsts[label], abs=0.00501)
+        stats = {"mean": explained.mean}
+        named = [
+            (symbol, kind, five_digits(float(stats.get(kind, explained.var).reshape(-1)[label])))
+            for symbol, kind in explained.plan.symbols
+        ]
+        assert spoken.endswith(": " + ", ".join(f"{kind} {value}" for _, kind, value in named))
+        if explained.source in ("batch", "weight"):
+            for (symbol, _, value), line in zip(named, lines, strict=False):
+                assert line.startswith(f"{symbol} = ")
+                assert line.endswith(f" = {value}")
+        if explained.source == "running":
+            used = " and ".join(f"{symbol} = {value}" for symbol, _, value in named)
+            assert lines[0].startswith(f"{used} ")
+            assert "from training" in lines[0]
+            assert lines[1].endswith("not used")
+        stored = explained.tracks and explained.plan.centred and explained.source == "batch"
+        unbiased = [line for line in lines if line.startswith("unbiased, to be stored: σ² · ")]
+        assert len(unbiased) == (stored and not explained.parts)
+        for line in unbiased:
+            assert line.endswith(five_digits(float(explained.batch_var_unbiased.flatten()[label])))
+    assert ("one running " in explained.picture().text) == (explained.source == "running")
 
 
 def test_the_printed_table_holds_the_statistics(meeting):
     layer, x = meeting
     explained = explain(layer, x)
     head, _, table = repr(explained).partition("\n\n")
-    assert f"x of shape {tuple(x.shape)}" in head
-    tracks = bool(explained.before) and layer.training and layer.track_running_stats
-    columns = [explained.batch_mean, explained.batch_var]
-    columns += [explained.batch_var_unbiased] * tracks
-    for row, label in zip(table.splitlines()[1:12], range(11), strict=False):
-        numbers = [five_digits(float(column.reshape(-1)[label])) for column in columns]
-        for name in ("running_mean", "running_var") if explained.before else ():
-            old, new = (
-                five_digits(float(s[name][label])) for s in (explained.before, explained.after)
-            )
-            numbers.append(f"{old}, then {new}" if tracks else old)
-        assert re.split(r"\s{2,}", row)[1:] == numbers
-    assert ("unbiased" in table) == tracks
+    assert f"of shape {tuple(explained.numbers.shape)}" in head
+    columns, *rows = [re.split(r"\s{2,}", line) for line in table.splitlines()]
+    kinds = [kind for _, kind in explained.plan.symbols]
+    assert columns[1 : 1 + len(kinds)] == kinds
+    own = (explained.mean, explained.var) if explained.parts else explained.own_statistics
+    for label, row in enumerate(rows[:11]):
+        stats = {"mean": own[0]}
+        for kind, number in zip(kinds, row[1:], strict=False):
+            assert number == five_digits(float(stats.get(kind, own[1]).reshape(-1)[label]))
+        for name in ("running_mean", "running_var"):
+            if name in (explained.before or {}):
+                at = explained.reduction.first(label, explained.numbers.shape)
+                nth = explained.plan.per(explained.plan.running).label_at(at, x.shape)
+                old, new = (
+                    five_digits(float(b[name][nth])) for b in (explained.before, explained.after)
+                )
+                assert row[columns.index(name)] == (
+                    f"{old}, then {new}" if explained.tracks else old
+                )
+    assert ("unbiased" in columns) == (
+        explained.tracks and explained.plan.centred and not explained.parts
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("mean", "input"),
+        ("statistic", "x"),
+        ("statistic", None),
+        (["weight"], "input"),
+        ("statistic", ["input"]),
+    ],
+    ids=str,
+)
+def test_other_words_are_refused(words):
+    with pytest.raises(ValueError, match=r"(by|show) must be "):
+        explain(nn.BatchNorm1d(3), random(4, 3)).picture(*words)
+
+
+def test_a_layer_without_parameters_has_nothing_to_weigh():
+    explained = explain(nn.LayerNorm(6, elementwise_affine=False), random(4, 6))
+    torch.testing.assert_close(explained.output, explained.normalized)
+    assert "γ = 1 and β = 0" in explained.picture(by="weight").text
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        explained.source = "running"
 
 
 def test_a_table_of_a_thousand_statistics_is_short():
@@ -309,36 +421,311 @@ def test_what_fits_no_page_has_a_table_still(shape):
     assert "data-index" in explain(nn.LayerNorm(3), random(2, 3))._repr_html_()
 
 
-def test_one_value_per_channel_is_refused_before_the_counter_moves():
-    layer = nn.BatchNorm1d(3)
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
-        explain(layer, random(1, 3))
-    assert layer.num_batches_tracked == 0
-    explained = explain(layer.eval(), random(1, 3))
-    assert (explained.source, explained.count) == ("running", 1)
-    assert explained.batch_var_unbiased.isnan().all()
+# What each relative has of its own
+
+
+def test_what_has_no_mean_says_so_and_where_epsilon_stands():
+    x = torch.tensor([[[[3.0, -4.0]]]])
+    for layer in (nn.RMSNorm(2, eps=1e-3), normviz.FilterResponseNorm2d(1, eps=1e-3)):
+        explained = explain(layer, x)
+        assert "no mean is subtracted: x / √(ν² + ε), ε = 0.001" in repr(explained)
+        assert "ν² = (3² + (−4)²) / 2 = 12.5" in explained.picture().text
+        assert "3 / √(12.5 + 0.001) = 0.84849" in explained.picture(show="normalized").text
+    assert (
+        "max(γ · normalized + β, τ) = max(1 · 0.84849 + 0, 0)"
+        in explained.picture(show="output").text
+    )
+
+
+def test_a_learned_epsilon_is_added():
+    layer = normviz.FilterResponseNorm2d(1, eps=0.5, learn_eps=True)
+    nn.init.constant_(layer.learned_eps, -0.25)
+    explained = explain(layer, torch.tensor([[[[3.0, -4.0]]]]))
+    assert "3 / √(12.5 + 0.75) = " in explained.picture(show="normalized").text
+
+
+def test_mixed_statistics_have_their_shares_and_the_batchs_is_stored_in_eval():
+    layer, x = normviz.SwitchableNorm2d(2), torch.arange(16.0).reshape(2, 2, 2, 2)
+    with torch.no_grad():
+        layer.mean_weight.copy_(torch.tensor([1.0, 1.0, 1.0]).log())
+        layer.var_weight.copy_(torch.tensor([6.0, 3.0, 1.0]).log())
+    text = explain(layer, x).picture().text
+    assert (
+        "μ = 0.33333 · 1.5 (instance) + 0.33333 · 3.5 (layer) + 0.33333 · 5.5 (batch) = 3.5" in text
+    )
+    assert "σ² = 0.6 · 1.25 (instance) + 0.3 · 5.25 (layer) + 0.1 · 17.25 (batch) = 4.05" in text
+    of_batch = explain(layer, x).picture("batch").text
+    assert "channel 0: μ = (0 + 1 + 2 + 3 + 8 + 9 + 10 + 11) / 8 = 5.5" in of_batch
+    assert "its shares: 0.33333 of μ and 0.1 of σ²" in of_batch
+    table = repr(explain(layer.eval(), x))
+    assert "instance 0.6, layer 0.3, batch 0.1" in table
+    assert "running batch" in table
+    assert "a running statistic, from training" in explain(layer, x).picture("batch").text
+
+
+def test_a_memory_is_told_from_the_batch():
+    layer = normviz.MABN2d(1, memory=2, warmup=0)
+    x = torch.tensor([[[[1.0, 3.0]]]])  # mean square 5
+    for factor in (1, 2, 3):
+        layer(factor * x)
+    explained = explain(layer, x)
+    assert explained.source == "memory"
+    assert (explained.var, explained.batch_var) == (25, 5)  # (9 · 5 + 5) / 2
+    text = explained.picture().text
+    assert "ν² = (1² + 3²) / 2 = 5" in text
+    assert "ν² = 25 normalizes: the average mean square in the memory" in text
+    layer.iterations.fill_(2000)
+    layer.running_var.fill_(3.125)  # a quarter of (20 + 5) / 2
+    text = explain(layer, x).picture(show="output").text
+    assert "γ · r · normalized + β = 1 · 2 · 0.28284 + 0 = 0.5656" in text
+    assert explain(layer.eval(), x).source == "running"
+
+
+def test_a_tracked_instance_norm_in_eval_is_a_batch_norm():
+    layer, other = nn.InstanceNorm2d(3, affine=True, track_running_stats=True), nn.BatchNorm2d(3)
+    other.load_state_dict(trained(layer).state_dict())
+    x = random(2, 3, 4, 5)
+    one, two = explain(layer.eval(), x), explain(other.eval(), x)
+    assert one.reduction == two.reduction
+    assert torch.equal(one.normalized, two.normalized)
+    assert one.picture().svg.replace("Instance", "Batch") == two.picture().svg
+
+
+def test_the_slices_of_weight_norm_are_those_of_the_weight():
+    layer = nn.Linear(2, 2)
+    layer.weight.data = torch.tensor([[3.0, -4.0], [0.0, 2.0]])
+    explained = explain(normviz.weight_norm(layer), random(1, 2))
+    assert explained.mean.tolist() == [0, 0]
+    assert explained.var.tolist() == [25, 4]
+    assert "output 0: ‖v‖² = 3² + (−4)² = 25" in explained.picture().text
+    assert "g = 5 for each of these numbers" in explained.picture("weight").text
+    assert (
+        "3 / √25 = 0.6; first number: g · normalized = 5 · 0.6 = 3"
+        in explained.picture(show="output").text
+    )
+
+
+# What layer(x) gives
+
+
+class OwnForward(nn.LayerNorm):
+    def forward(self, x):
+        return nn.functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class Doubled(nn.LayerNorm):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Squared(nn.Module):
+    def forward(self, weight):
+        return weight**2
+
+
+def hooked(layer):
+    layer.register_forward_pre_hook(lambda _, args: (args[0] + 1,))
+    layer.register_forward_hook(lambda _, args, y: y * 2)
+    return layer
+
+
+def patched(layer):
+    real = layer.forward
+    layer.forward = lambda x: real(x) + 3
+    return layer
+
+
+def pruned(layer):
+    prune.custom_from_mask(layer, "weight", torch.arange(layer.weight.numel()) % 2)
+    layer.weight_orig.data += 1  # of which the weight learns in the next pass
+    return layer
+
+
+def parametrized(layer):
+    parametrize.register_parametrization(layer, "weight", Squared())
+    return layer
+
+
+def cut(layer):
+    layer.weight, layer.bias = (nn.Parameter(p[:3].clone()) for p in (layer.weight, layer.bias))
+    layer.running_mean, layer.running_var = layer.running_mean[:3], layer.running_var[:3]
+    return layer
+
+
+CHANGED = {
+    "hooks": lambda: hooked(nn.BatchNorm1d(3)),
+    "hooks in eval": lambda: hooked(nn.BatchNorm1d(3)).eval(),
+    "hooks of ours": lambda: hooked(normviz.BatchNorm1d(3)),
+    "patched": lambda: patched(nn.LayerNorm(3)),
+    "pruned": lambda: pruned(nn.BatchNorm1d(3)),
+    "parametrized": lambda: parametrized(nn.LayerNorm(3)),
+    "parametrized, ours": lambda: parametrized(normviz.BatchNorm1d(3)),
+    "weight_norm on γ": lambda: parametrizations.weight_norm(nn.LayerNorm(3)),
+    "old weight_norm": lambda: nn.utils.weight_norm(nn.LayerNorm(3), dim=None),
+    "cut": lambda: cut(nn.BatchNorm1d(5)),
+    "a forward of its own": lambda: OwnForward(3),
+    "no state": lambda: nn.BatchNorm1d(9, affine=False, track_running_stats=False),
+}
+
+
+@pytest.mark.parametrize("how", CHANGED)
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_a_changed_layer_is_explained_as_it_is(how):
+    layer, x = CHANGED[how](), random(4, 3)
+    explained = explain(layer, x)
+    assert torch.equal(explained.output, layer(x))
+    picture = explained.picture(show="output")
+    for label, _, lines in captions_of(picture):
+        numbers = [
+            float(n.replace("−", "-")) for n in re.findall(r"(−?[\d.]+(?:e−?\d+)?)", lines[-1])
+        ]
+        first = explained.output[explained.reduction.first(label, x.shape)]
+        assert any(abs(number - float(first)) < 1e-4 * max(1, abs(number)) for number in numbers)
+    said = "hooks make" if "hooks" in how else "the layer, in float32, gives"
+    assert (said in picture.text) == ("hooks" in how or how == "patched")
+
+
+def test_a_class_that_computes_something_else_than_its_plan_is_refused():
+    with pytest.raises(
+        ValueError, match=r"got Doubled, whose forward is its own .* away from that"
+    ):
+        explain(Doubled(3), random(4, 3))
+    with pytest.raises(ValueError, match="compute what LayerNorm does"):
+        plan_of(OwnForward(3), 2)
+
+
+def test_a_class_of_anybodys_that_declares_a_plan_is_explained_and_drawn():
+    class PerRow(nn.Module):
+        eps = 1e-3
+
+        def plan(self, ndim):
+            return Plan("n c h w", statistic="n h", weight="c")
+
+        def forward(self, x):
+            mean, var = x.mean((1, 3), keepdim=True), x.var((1, 3), correction=0, keepdim=True)
+            return (x - mean) / (var + self.eps).sqrt()
+
+    x = random(2, 3, 4, 5)
+    explained = explain(PerRow(), x)
+    assert torch.equal(explained.output, PerRow()(x))
+    assert explained.reduction == Reduction("n c h w -> n h")
+    assert explained.source == "batch"
+    assert "PerRow(), input: mean over c, w, one per n, h" in explained.picture().text
+    assert "sample 0, row 3" in repr(explained)
+
+
+def test_the_rounding_of_a_layer_is_told_from_the_arithmetic():
+    x = torch.tensor([[0.0], [1.0], [2.0]]) + 1e6
+    text = explain(nn.BatchNorm1d(1), x).picture(show="output").text
+    assert "(1000000 − 1000001) / √(0.6666667 + 1e−5) = −1.2247" in text
+    assert "in float32, gives −1.2574: 0.032627 off" in text
+    assert "off" not in explain(normviz.BatchNorm1d(1), x).picture(show="output").text
+
+
+NAN, INF = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    ("layer", "x", "rule"),
+    ("change", "said"),
     [
-        (nn.Linear(3, 3), random(4, 3), "layer must be"),
-        (None, random(4, 3), "layer must be"),
-        (nn.GroupNorm(1, 3), random(4, 3), "layer must be"),
-        (nn.InstanceNorm1d(3), random(4, 3, 5), "layer must be"),
-        (nn.BatchNorm1d, random(4, 3), "layer must be"),
-        (nn.BatchNorm1d(3), np.ones((4, 3)), "torch tensor"),
-        (nn.BatchNorm1d(3), [[1.0, 2.0, 3.0]], "torch tensor"),
-        (nn.BatchNorm1d(3), None, "torch tensor"),
-        (nn.BatchNorm1d(3), torch.ones(4, 3, dtype=int), "floating-point"),
-        (nn.BatchNorm1d(3), random(4, 2), "num_features=3"),
-        (nn.BatchNorm2d(3), random(4, 3), "2 axes"),
-        (nn.LayerNorm([3, 4]), random(3, 3), "normalized_shape"),
-        (nn.LayerNorm([3, 4]), random(4), "2 axes or more"),
-        (nn.LayerNorm(3), random(4, 3).double(), "one dtype"),
+        (lambda bn: bn.running_var.fill_(-1), "a variance plus ε is negative, and has no root"),
+        (lambda bn: bn.running_var.fill_(NAN), "running_var holds 2 nan"),
+        (lambda bn: bn.running_mean[0].fill_(INF), "running_mean holds 1 inf"),
+        (lambda bn: bn.weight.data[1].fill_(NAN), "the weight holds 1 nan"),
+        (lambda bn: bn.bias.data.fill_(-INF), "the bias holds 2 inf"),
     ],
-    ids=str,
 )
-def test_what_no_layer_could_take_is_refused(layer, x, rule):
+def test_x_is_not_blamed_for_what_a_weight_or_a_buffer_did(change, said):
+    layer, x = nn.BatchNorm1d(2).eval(), random(3, 2)
+    change(layer)
+    text = explain(layer, x).picture(show="output").text
+    assert f"Not all of the output is finite: {said}." in text
+    assert "x holds" not in text
+    x[0, 0] = NAN
+    assert "x holds 1 nan: a mean" in explain(layer, x).picture(show="output").text
+    assert "Not all" not in explain(layer, random(3, 2)).picture().text
+
+
+def test_an_overflow_is_called_one():
+    layer = nn.LayerNorm(4).half()
+    layer.weight.data.fill_(65504)
+    text = explain(layer, torch.tensor([[1.0, 2, 3, 9]]).half()).picture(show="output").text
+    assert "beyond 65504, the largest float16" in text
+
+
+# Refusals
+
+
+def quiet_compile(layer):
+    return torch.compile(layer, backend="eager")
+
+
+REFUSED = [
+    (nn.Linear(3, 3), random(4, 3), "layer must be .* got Linear"),
+    (None, random(4, 3), "layer must be .* got NoneType"),
+    (nn.BatchNorm1d, random(4, 3), r"got the class BatchNorm1d; BatchNorm1d\(…\) makes a layer"),
+    (nn.functional.batch_norm, random(4, 3), "got the function batch_norm; the layer that calls"),
+    (random(4, 3), nn.BatchNorm1d(3), "got Tensor; the layer comes first"),
+    (nn.BatchNorm1d(3), nn.BatchNorm1d(3), "a module; the layer comes first"),
+    (nn.DataParallel(nn.BatchNorm1d(3)), random(4, 3), "layer.module is that"),
+    (quiet_compile(nn.BatchNorm1d(3)), random(4, 3), "layer._orig_mod is what it was made from"),
+    (nn.Sequential(nn.BatchNorm1d(3)), random(4, 3), r"whole model; .*layer.get_submodule\('0'\)"),
+    (nn.LazyBatchNorm1d(), random(4, 3), r"must have seen a batch: .* layer\(x\) gives"),
+    (nn.LocalResponseNorm(2), random(4, 3, 5), "windows overlap"),
+    (nn.BatchNorm1d(3, device="meta"), random(4, 3), "weight must hold numbers .* meta device"),
+    (nn.BatchNorm1d(3), random(4, 3).to("meta"), "x must hold numbers .* meta device"),
+    (nn.BatchNorm1d(3), np.ones((4, 3)), r"ndarray; torch.as_tensor\(x\).float\(\) would do"),
+    (nn.BatchNorm1d(3), [[1.0, 2.0, 3.0]], r"list; torch.as_tensor\(x\)"),
+    (nn.BatchNorm1d(3), None, "torch tensor: got NoneType"),
+    (nn.BatchNorm1d(3), (random(4, 3),), r"tuple; x\[0\] would do"),
+    (nn.LayerNorm(3), torch.nested.nested_tensor([random(2, 3)], layout=torch.jagged), "nested"),
+    (nn.BatchNorm1d(3), torch.ones(4, 3, dtype=int), r"x.float\(\) would do"),
+    (nn.BatchNorm1d(3), random(4, 2), "num_features=3|size 3 .* got 2"),
+    (nn.BatchNorm2d(3), random(4, 3), "2 axes"),
+    (nn.LayerNorm([3, 4]), random(3, 3), "normalized_shape"),
+    (nn.LayerNorm([3, 4]), random(4), "2 axes or more"),
+    (nn.LayerNorm(3), random(4, 3).double(), r"one dtype .* x.to\(torch.float32\) would do"),
+    (nn.BatchNorm1d(3), random(1, 3), "more than 1 value per channel"),
+    (nn.InstanceNorm1d(3), random(4, 3, 1), "more than 1 spatial element"),
+    (nn.BatchNorm1d(3, eps=0), random(4, 3), "does not take x: batch_norm eps must be positive"),
+]
+
+
+@pytest.mark.parametrize(("layer", "x", "rule"), REFUSED, ids=[rule for *_, rule in REFUSED])
+def test_what_cannot_be_explained_is_refused_in_words(layer, x, rule):
     with pytest.raises(ValueError, match=rule):
         explain(layer, x)
+
+
+def test_a_mixed_layer_is_told_to_be_of_one_dtype():
+    layer, x = nn.BatchNorm1d(2).eval(), random(4, 2)
+    layer.running_mean = layer.running_mean.double()
+    with pytest.raises(ValueError, match=r"running_mean .* layer.to\(torch.float32\) would do"):
+        explain(layer, x)
+    explain(layer.to(torch.float32), x)
+
+
+def test_lazy_layers_and_their_like_are_layers_once_they_are_made():
+    for lazy, shape in ((nn.LazyBatchNorm2d(), (4, 3, 5, 6)), (nn.LazyInstanceNorm1d(), (4, 3, 5))):
+        lazy(random(*shape))
+        assert torch.equal(explain(lazy, random(*shape)).output, lazy(random(*shape)))
+    for shape in ((4, 3), (4, 3, 5), (4, 3, 5, 6), (2, 3, 2, 2, 2)):
+        sync = nn.SyncBatchNorm(3)
+        assert torch.equal(explain(sync, random(*shape)).output, sync(random(*shape)))
+    subclass = type("Mine", (type("Between", (nn.GroupNorm,), {}),), {})(2, 6)
+    assert explain(subclass, random(4, 6, 5)).reduction == Reduction("n (g c) l -> n g", g=2)
+
+
+def test_a_module_is_untouched_whatever_is_done_to_it():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout())
+    net.shared = net[0].weight
+    before, seed = [*held_by(net)], torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), untouched(net):
+        net(random(4, 3)).sum().backward()
+        net[1].weight.data.zero_()
+        net[0].register_buffer("more", torch.ones(3))
+        net.eval().register_forward_hook(print)
+        del net[2]
+        raise ZeroDivisionError
+    assert same([*held_by(net)], before)
+    assert torch.equal(torch.get_rng_state(), seed)

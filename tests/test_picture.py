@@ -16,8 +16,9 @@ from torch import nn
 
 from normviz import Reduction, draw_cubes, draw_slices, explain
 from normviz.grid import MAX_CELLS, MAX_ROWS, MAX_WIDTH, lay_out, places
-from normviz.picture import COLOURS, STYLE, five_digits, mark_slice, short, svg_dash, tint
 from normviz.slices import LETTER, MAX_CHIPS
+from normviz.svg import COLOURS, STYLE, style_of, svg_dash, tint
+from normviz.words import five_digits, short
 
 claim = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 SMALL = draw_slices(np.arange(18).reshape(3, 2, 3), Reduction("n c l -> c"), title="μ < σ²")
@@ -114,7 +115,7 @@ def test_ink_can_be_read_on_every_colour(label):
 def test_neighbours_along_every_axis_differ_in_colour_and_in_dash(axis):
     shape, names = (3,) * 5, "n c d h w"
     reduction = Reduction(f"{names} -> {names}")
-    marks = [mark_slice(reduction, label, shape) for label in range(3**5)]
+    marks = [style_of(reduction, label, shape) for label in range(3**5)]
     marks = np.moveaxis(np.reshape(marks, shape), axis, 0).reshape(3, -1).T.tolist()
     for mark, neighbour, _ in marks:
         assert tint(mark, 0.5) != tint(neighbour, 0.5)

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from normviz.picture import Picture, five_digits
+from normviz.picture import Picture
 from normviz.plots import (
     COLOURS,
     GREY,
@@ -23,6 +23,7 @@ from normviz.plots import (
     draw_histograms,
     draw_lines,
 )
+from normviz.words import five_digits
 
 SVG = "{http://www.w3.org/2000/svg}"
 NOISE = np.random.default_rng(0).normal(3, 2, (6, 40))

@@ -5,6 +5,7 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from math import prod
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import normviz
-from normviz import Reduction, normalize
+from normviz import Reduction, draw_slices, normalize
+from normviz.reduction import _PART
 
 claim = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -297,6 +299,35 @@ def test_empty_slices_have_labels_but_no_mean():
     assert reduction.labels((0, 3)).shape == (0, 3)
     with pytest.raises(ValueError, match="no mean over no numbers"):
         reduction.mean(np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize("count", [1, _PART - 1, _PART, _PART + 1, 3 * _PART + 5])
+@pytest.mark.parametrize("shape", [(-1, 2), (2, -1), (2, -1, 2)], ids=str)
+def test_a_large_array_is_measured_part_by_part_and_loses_no_digit(count, shape):
+    x = np.random.default_rng(count).normal(1e4, 1, 4 * count).astype(np.float32).reshape(shape)
+    axis = int(np.argmax(x.shape))
+    kept = [name for i, name in enumerate("abc"[: x.ndim]) if i != axis]
+    var = Reduction(f"{' '.join('abc'[: x.ndim])} -> {' '.join(kept)}").var(x)
+    np.testing.assert_allclose(var, x.astype(float).var(axis), rtol=1e-12, atol=1e-12)
+
+
+def test_the_variance_of_a_large_array_needs_no_copy_of_it():
+    x = np.ones((4, 1024, 1024), np.float32)
+    for view in (x, x.T):
+        tracemalloc.start()
+        Reduction("a b c ->").var(view)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 0.2 * x.nbytes
+
+
+def test_a_mask_is_refused_rather_than_lost():
+    masked = np.ma.masked_greater([[1.0, 2], [3, 1000]], 10)
+    reduction = Reduction("n c -> c")
+    for call in (reduction.mean, reduction.var, reduction.sum, lambda x: draw_slices(x, reduction)):
+        with pytest.raises(ValueError, match=r"must not be masked.* x.data has all"):
+            call(masked)
+    reduction.mean(masked.data)
 
 
 def test_torch_statistics_can_be_differentiated():

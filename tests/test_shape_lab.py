@@ -12,30 +12,43 @@ import torch
 from torch import nn
 from traitlets import TraitError
 
+import normviz
 from normviz import Reduction, labs
 from normviz.labs import shapes
 from normviz.labs.lab import View
 
-PLACES = [
-    ("BatchNorm1d", "n c"),
-    ("BatchNorm1d", "n c l"),
-    ("BatchNorm2d", "n c h w"),
-    ("BatchNorm3d", "n c d h w"),
-    ("LayerNorm", "n c"),
-    ("LayerNorm", "n t c"),
-    ("LayerNorm", "n c h w"),
-    ("LayerNorm", "n c d h w"),
-]
+IMAGES, VOLUMES = ["n c h w"], ["n c d h w"]
+ANY = ["n c", "n c l", *IMAGES, *VOLUMES]
+TAKES = {  # the axes of each layer's input, or of its weight
+    "BatchNorm1d": ANY[:2],
+    "BatchNorm2d": IMAGES,
+    "BatchNorm3d": VOLUMES,
+    "FilterResponseNorm2d": IMAGES,
+    "GroupNorm": ANY,
+    "InstanceNorm1d": ["n c l", "c l"],
+    "InstanceNorm2d": ["n c h w", "c h w"],
+    "InstanceNorm3d": ["n c d h w", "c d h w"],
+    "LayerNorm": ["n c", "n t c", *IMAGES, *VOLUMES],
+    "RMSNorm": ["n c", "n t c", *IMAGES, *VOLUMES],
+    "MABN2d": IMAGES,
+    "SwitchableNorm2d": IMAGES,
+    "CentredConv2d": ["o i h w"],
+    "weight_norm": ["o i", "o i l", "o i h w", "o i d h w"],
+}
+PLACES = [(layer, axes) for layer, all_axes in TAKES.items() for axes in all_axes]
+OF_TORCH = [(layer, axes) for layer, axes in PLACES if hasattr(nn, layer)]
 SHOWS, BYS = ("input", "normalized", "output"), ("statistic", "weight")
 
 every_place = pytest.mark.parametrize(("layer", "axes"), PLACES)
+every_torch_place = pytest.mark.parametrize(("layer", "axes"), OF_TORCH)
 every_show = pytest.mark.parametrize("show", SHOWS)
 every_by = pytest.mark.parametrize("by", BYS)
 
 
 def open_lab(layer, axes, show="input", by="statistic"):
     lab = labs.shape_lab(layer)
-    lab.axes.value, lab.show.value, lab.by.value = axes, show, by
+    lab.axes.value, lab.show.value = axes, show
+    lab.by.value = by if by in lab.by.options else "statistic"
     return lab
 
 
@@ -43,12 +56,17 @@ def options_of(control):
     return [o[1] if isinstance(o, tuple) else o for o in control.options]
 
 
-def torch_layer(lab, **options):
-    """The layer of torch.nn that the controls stand for."""
-    shape = lab.shape.value
-    if lab.layer.value == "LayerNorm":
-        return nn.LayerNorm(shape[-lab.normalized_shape.value :])
-    return getattr(nn, lab.layer.value)(shape[1], **options)
+def torch_layer(lab):
+    """The layer of torch.nn that the controls stand for, or else normviz's."""
+    name, shape, axes = lab.layer.value, lab.shape.value, lab.axes.value.split()
+    if axes[0] == "o":
+        return shapes.make_layer(name, lab.axes.value, shape)
+    channels = shape[axes.index("c")]
+    if "normalized" in name or name in ("LayerNorm", "RMSNorm"):
+        return getattr(nn, name)(shape[-lab.normalized_shape.value :])
+    if name == "GroupNorm":
+        return nn.GroupNorm(lab.groups.value, channels)
+    return getattr(nn, name, getattr(normviz, name))(channels)
 
 
 def readout_of(lab):
@@ -77,30 +95,34 @@ def cells_of(lab):
 
 
 def assert_true_to_torch(lab):
-    """The readout says what torch.nn does, and the picture groups what its layer pools."""
-    layer, shape, by = torch_layer(lab), lab.shape.value, lab.by.value
-    labels = Reduction.of(layer, len(shape), by=by).labels(shape)
-    cells = cells_of(lab)
-    assert cells
-    assert all(label == labels[index] for index, (label, _) in cells.items())
-
-    running = getattr(layer, "running_mean", None)
-    if running is not None and prod(shape) == shape[1]:
-        with pytest.raises(ValueError, match="more than 1 value per channel"):
-            layer(torch.zeros(shape))
+    """The readout says what the layer does, and the picture groups what it pools."""
+    shape, by, ndim = lab.shape.value, lab.by.value, len(lab.shape.value)
+    try:
+        layer = torch_layer(lab)
+        layer(torch.zeros(1, *shape[1:]) if "o" in lab.axes.value else torch.zeros(shape))
+    except ValueError as error:  # no such layer, or it refuses the input
         assert 'role="alert"' in lab.readout.value
-        assert "more than 1 value per channel" in readout_of(lab)
+        rule = re.search("^Expected more than 1 [a-z]+", str(error))
+        assert (rule[0] if rule else "must divide") in readout_of(lab)
         return
-    count = layer.weight.numel() if running is None else prod(shape) // running.numel()
-    statistics = prod(shape) // count
-    said = " ".join(readout_of(lab).split())
-    for claim in (
-        f"{statistics:,} mean{'s' * (statistics > 1)} and {statistics:,} variance",
-        f"{Reduction.of(layer, len(shape))}. Each pools {count:,} number{'s' * (count > 1)} .",
-        f"weight and bias have shape {tuple(layer.weight.shape)} ,",
-        f"running_var {'none' if running is None else tuple(running.shape)} .",
-    ):
-        assert claim in said
+    plan = normviz.plan_of(layer, ndim)
+    if by in ("statistic", "weight"):
+        labels = Reduction.of(layer, ndim, by=by).labels(shape)
+        cells = cells_of(lab)
+        assert cells
+        assert all(label == labels[index] for index, (label, _) in cells.items())
+    labels = Reduction.of(layer, ndim).labels(shape)
+    statistics, said = int(labels.max()) + 1, " ".join(readout_of(lab).split())
+    count = prod(shape) // statistics
+    for _, kind in plan.symbols:
+        assert f"{statistics:,} {kind}{'s' * (statistics > 1)}" in said
+    more = f"{Reduction.of(layer, ndim)}. Each pools {count:,} number{'s' * (count > 1)}"
+    assert more in said
+    if hasattr(nn, lab.layer.value):
+        weight, running = layer.weight, getattr(layer, "running_mean", None)
+        if getattr(layer, "bias", None) is not None:
+            assert f"weight and bias have shape {tuple(weight.shape)} ," in said
+        assert f"running_var {'none' if running is None else tuple(running.shape)} ." in said
 
 
 def test_the_lab_offers_each_layer_with_its_input_axes():
@@ -111,18 +133,20 @@ def test_the_lab_offers_each_layer_with_its_input_axes():
         found += [(layer, axes) for axes in options_of(lab.axes)]
     assert found == PLACES
     assert (options_of(lab.show), options_of(lab.by)) == ([*SHOWS], [*BYS])
+    lab.layer.value = "SwitchableNorm2d"
+    assert options_of(lab.by) == [*BYS, "instance", "layer", "batch"]
 
 
-@pytest.mark.parametrize("layer", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm"])
+@pytest.mark.parametrize("layer", TAKES)
 def test_a_lab_opens_on_the_layer_that_is_asked_for(layer):
     lab = labs.shape_lab(layer)
     assert lab.layer.value == layer
     assert_true_to_torch(lab)
 
 
-@pytest.mark.parametrize("layer", ["GroupNorm", "batchnorm1d", "", None, nn.LayerNorm])
+@pytest.mark.parametrize("layer", ["SyncBatchNorm", "batchnorm1d", "", None, nn.LayerNorm])
 def test_an_unknown_layer_is_refused_with_the_known_ones(layer):
-    known = "BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm: got"
+    known = f"{', '.join(TAKES)}: got"
     with pytest.raises(ValueError, match=known):
         labs.shape_lab(layer)
 
@@ -132,7 +156,7 @@ def test_an_unknown_layer_is_refused_with_the_known_ones(layer):
 @every_by
 def test_every_control_at_both_its_ends_is_true_to_torch(layer, axes, show, by):
     lab = open_lab(layer, axes, show, by)
-    assert (lab.layer.value, lab.show.value, lab.by.value) == (layer, show, by)
+    assert (lab.layer.value, lab.show.value) == (layer, show)
     for slider in lab.shape.children:
         for end in (slider.max, slider.min):
             slider.value = end
@@ -145,7 +169,20 @@ def test_every_control_at_both_its_ends_is_true_to_torch(layer, axes, show, by):
         assert_true_to_torch(lab)
 
 
-@every_place
+def test_groups_that_do_not_divide_show_the_rule_and_the_lab_goes_on():
+    lab = labs.shape_lab("GroupNorm", groups=2, shape=(3, 6, 2, 2), axes="n c h w")
+    for groups in range(1, 9):
+        lab.groups.value = groups
+        assert ('role="alert"' in lab.readout.value) == (6 % groups > 0)
+        assert slices_of(lab)
+        assert_true_to_torch(lab)
+    assert "num_groups must divide num_channels: got 8 groups for 6" in readout_of(lab)
+    for layer in ("BatchNorm2d", "GroupNorm"):  # coming back, the lab opens on what divides
+        lab.layer.value = layer
+        assert 'role="alert"' not in lab.readout.value
+
+
+@every_torch_place
 def test_the_numbers_in_the_picture_are_torchs(layer, axes):
     lab = open_lab(layer, axes)
     for last in options_of(lab.normalized_shape):
@@ -156,21 +193,22 @@ def test_the_numbers_in_the_picture_are_torchs(layer, axes):
             cells = cells_of(lab)
             assert len(cells) == prod(shape)  # all are drawn at the first sizes
             found[show] = torch.tensor([cells[i][1] for i in sorted(cells)])
+        if torch_layer(lab).weight is None:
+            continue
         lab.by.value = "weight"
         spoken = [group.get("aria-label") for group in slices_of(lab)]
         lab.by.value = "statistic"
-        weights = [re.search("weight (.*), bias (.*)$", line).groups() for line in spoken]
+        weights = [re.search("weight ([^,]*)(?:, bias (.*))?$", line).groups() for line in spoken]
 
         twin, x = torch_layer(lab), found["input"].reshape(shape)
         assert len(x.unique()) > 3
         normalized = twin(x).detach().flatten()
         torch.testing.assert_close(found["normalized"], normalized, atol=6e-3, rtol=0)
         with torch.no_grad():
-            for weight, bias, texts in zip(
-                twin.weight.view(-1), twin.bias.view(-1), weights, strict=True
-            ):
-                weight.copy_(number(texts[0]))
-                bias.copy_(number(texts[1]))
+            for name, texts in zip(("weight", "bias"), zip(*weights, strict=True), strict=True):
+                if getattr(twin, name, None) is not None:
+                    numbers = torch.tensor([*map(number, texts)])
+                    getattr(twin, name).view(-1).copy_(numbers)
         assert len(twin.weight.unique()) > 1
         output = twin(x).detach().flatten()
         torch.testing.assert_close(found["output"], output, atol=6e-3, rtol=0)
@@ -191,7 +229,7 @@ def test_every_session_shows_the_same_numbers():
     assert fresh.picture.value == labs.shape_lab().picture.value
 
 
-@pytest.mark.parametrize(("layer", "axes"), PLACES[:4])
+@pytest.mark.parametrize(("layer", "axes"), [p for p in PLACES if p[0].startswith("BatchNorm")])
 @every_show
 @every_by
 def test_one_value_per_channel_shows_the_rule_and_the_lab_goes_on(layer, axes, show, by):
@@ -212,7 +250,7 @@ def test_one_value_per_channel_shows_the_rule_and_the_lab_goes_on(layer, axes, s
 @every_place
 def test_the_shape_sets_the_sliders_and_the_sliders_set_the_shape(layer, axes):
     lab = open_lab(layer, axes)
-    sizes = (7, 2, 5, 1, 8)[: len(axes.split())]
+    sizes = (6, 2, 5, 1, 8)[: len(axes.split())]
     lab.shape.value = sizes
     assert tuple(slider.value for slider in lab.shape.children) == sizes
     for i, slider in enumerate(lab.shape.children):

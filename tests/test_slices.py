@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normviz import Reduction, draw_slices
-from normviz.slices import PART, Caption, mean_and_variance, spell_out
+from normviz.arithmetic import USUAL, spell_statistics
+from normviz.slices import Caption
+from normviz.words import five_digits
 
 claim = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 NUMBER = r"(nan|[−-]?inf|[−-]?[\d.]+(?:e[−-]?\d+)?)"
@@ -113,21 +115,37 @@ def test_the_arithmetic_of_a_slice_is_spelled_out():
     assert f"channel 0: {'; '.join(lines)}" in picture.text.splitlines()
 
 
-@claim
-@given(st.lists(st.integers(-99, 99), min_size=1, max_size=4))
-def test_the_spelled_sums_come_out(numbers):
-    for line in spell_out(numbers, np.mean(numbers), np.var(numbers)):
-        _, terms, result = line.split(" = ")
-        value = eval(terms.replace("−", "-").replace("²", "**2"))
-        assert value == pytest.approx(number(result), rel=1e-3, abs=1e-3)
+def come_out(line):
+    """Whether a line of arithmetic that shows all its numbers is right with them."""
+    _, terms, result = line.split(" = ")
+    terms = re.sub(
+        r"[−√²·]", lambda sign: {"−": "-", "√": "np.sqrt", "²": "**2", "·": "*"}[sign[0]], terms
+    )
+    return five_digits(eval(terms.replace(",", ""))) == result
 
 
-@pytest.mark.parametrize("count", [1, PART - 1, PART, PART + 1, 3 * PART + 5])
-def test_a_large_slice_is_measured_part_by_part_and_loses_no_digit(count):
-    numbers = np.random.default_rng(count).normal(1e4, 1, count).astype(np.float32)
-    exact = Reduction("i ->")
-    expected = exact.mean(numbers.astype(float)), exact.var(numbers.astype(float))
-    assert mean_and_variance(numbers) == pytest.approx(expected, rel=1e-12)
+numbers = st.integers(-99, 99) | st.floats(-99, 99) | st.floats(-1e-3, 1e-3) | st.just(1e6 + 1)
+
+
+@settings(claim, max_examples=300)
+@given(st.lists(numbers, min_size=1, max_size=9))
+def test_a_sum_that_is_shown_whole_comes_out_and_any_other_breaks_off(numbers):
+    x = np.array(numbers, dtype=float)
+    kinds = USUAL, (("ν²", "mean square"),), (("‖v‖²", "squared norm"),)
+    squares = x.var(), (x**2).mean(), (x**2).sum()
+    for symbols, var in zip(kinds, squares, strict=True):
+        for line in spell_statistics(x, len(x), x.mean(), var, symbols):
+            assert "…" in line or come_out(line), line
+            assert line.count(" ") < 60
+
+
+def test_a_sum_breaks_off_before_its_last_number_and_never_after_it():
+    for count in (8, 9, 10):
+        x = np.random.default_rng(count).normal(size=count)
+        mean, _ = spell_statistics(x, count, x.mean(), x.var())
+        terms = mean.partition("(")[2].partition(")")[0]
+        assert "…" in terms
+        assert terms.count(" + ") + terms.count(" − ") < count
 
 
 def test_of_many_slices_the_lit_one_is_named_and_has_its_values_in_a_line():

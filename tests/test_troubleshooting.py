@@ -127,7 +127,7 @@ MESSAGES = {
     "Expected more than 1 spatial": lambda: nn.InstanceNorm2d(3)(ones(2, 3, 1, 1)),
     "expected input's size": lambda: nn.InstanceNorm2d(3, affine=True)(ones(2, 4, 5, 5)),
     "input's size at dim": lambda: nn.InstanceNorm1d(3)(ones(2, 3)),
-    "layer must be a": lambda: explain(nn.GroupNorm(1, 3), ones(2, 3)),
+    "layer must be a": lambda: explain(nn.Linear(3, 3), ones(2, 3)),
     "the input must have an axis": lambda: draw_slices(TOKENS, "n c -> c"),
     "'NoneType' object": lambda: switch_on_late(deepcopy(UNTRACKED)),
     "element 0 of tensors": lambda: PLAIN(ones(2, 3)).sum().backward(),

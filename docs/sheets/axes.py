@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 from math import prod
 
+from torch import nn
+
 from normviz.cubes import Block, cubes_by_label
-from normviz.picture import svg_text
+from normviz.plans import Plan, plan_of
 from normviz.reduction import Reduction
+from normviz.svg import svg_text
 from sheets.paper import ADDRESS, WIDTH, page, path, write
 
 TITLE = "Which numbers share a mean?"
 LEFT, TOP, COLUMN, ROW = 28, 51, 197, 110  # where the layers start, and how far apart cells are
 
 SIZES = {"n": 3, "c": 4, "l": 5, "t": 5, "d": 2, "h": 2, "w": 2, "g": 2}
+C, D, H, W, G = (SIZES[name] for name in "cdhwg")
 
 
 @dataclass(frozen=True)
@@ -19,18 +23,23 @@ class Cell:
     """One layer of torch.nn on an input with so many axes."""
 
     call: str
-    pattern: str
-    weights: str = "c"
+    layer: nn.Module
+    ndim: int
+
+    @property
+    def plan(self) -> Plan:
+        """What the layer pools and shares."""
+        return plan_of(self.layer, self.ndim)
 
     @property
     def reduction(self) -> Reduction:
         """Which numbers share a statistic."""
-        return Reduction(self.pattern, **({"g": SIZES["g"]} if "g" in self.pattern else {}))
+        return self.plan.reduction
 
     @property
     def names(self) -> list[str]:
         """The input's axes."""
-        return self.pattern.replace("(g c)", "c").split(" -> ")[0].split()
+        return [axis[-1] for axis in self.reduction.axes]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,17 +48,17 @@ class Cell:
 
     def facts(self) -> dict[str, str]:
         """What stands beside the picture, for the drawn shape."""
-        r, group = self.reduction, {"c": "C/G"} if "g" in self.pattern else {}
+        r, weights = self.reduction, [n for n in self.plan.sharing.kept if n != "g"]
+        group = {"c": "C/G"} if "g" in r.kept else {}
         pooled = [group.get(name, name.upper()) for name in r.pooled]
-        weights = self.weights.split()
         return {
-            f"{len(self.names)}-D input": f"({', '.join(self.names).upper()})",
+            f"{self.ndim}-D input": f"({', '.join(self.names).upper()})",
             "pools": ", ".join(pooled),
             "statistics": count(r.kept, prod(r.stat_shape(self.shape))),
             "m": count(pooled, r.count(self.shape)),
-            "weights": count(weights, prod(SIZES[name] for name in weights))
-            if weights
-            else "0 by default",
+            "weights": "0 by default"
+            if self.layer.weight is None
+            else count(weights, self.layer.weight.numel()),
         }
 
 
@@ -65,20 +74,20 @@ LAYERS = {
         "running_mean and running_var normalize, and nothing moves. Made with "
         "track_running_stats=False, it has none: as in train.",
         [
-            Cell("BatchNorm1d(C)", "n c -> c"),
-            Cell("BatchNorm1d(C)", "n c l -> c"),
-            Cell("BatchNorm2d(C)", "n c h w -> c"),
-            Cell("BatchNorm3d(C)", "n c d h w -> c"),
+            Cell("BatchNorm1d(C)", nn.BatchNorm1d(C), 2),
+            Cell("BatchNorm1d(C)", nn.BatchNorm1d(C), 3),
+            Cell("BatchNorm2d(C)", nn.BatchNorm2d(C), 4),
+            Cell("BatchNorm3d(C)", nn.BatchNorm3d(C), 5),
         ],
     ),
     "LayerNorm": (
         "each slice’s own μ and biased σ² normalize. Nothing is stored.",
         "the same as train.",
         [
-            Cell("LayerNorm(C)", "n c -> n"),
-            Cell("LayerNorm(C)", "n t c -> n t"),
-            Cell("LayerNorm([C, H, W])", "n c h w -> n", "c h w"),
-            Cell("LayerNorm([C, D, H, W])", "n c d h w -> n", "c d h w"),
+            Cell("LayerNorm(C)", nn.LayerNorm(C), 2),
+            Cell("LayerNorm(C)", nn.LayerNorm(C), 3),
+            Cell("LayerNorm([C, H, W])", nn.LayerNorm([C, H, W]), 4),
+            Cell("LayerNorm([C, D, H, W])", nn.LayerNorm([C, D, H, W]), 5),
         ],
     ),
     "InstanceNorm": (
@@ -87,10 +96,10 @@ LAYERS = {
         "the same as train, unless track_running_stats=True: then the running statistics "
         "normalize.",
         [
-            Cell("InstanceNorm1d(C)", "c l -> c", ""),
-            Cell("InstanceNorm1d(C)", "n c l -> n c", ""),
-            Cell("InstanceNorm2d(C)", "n c h w -> n c", ""),
-            Cell("InstanceNorm3d(C)", "n c d h w -> n c", ""),
+            Cell("InstanceNorm1d(C)", nn.InstanceNorm1d(C), 2),
+            Cell("InstanceNorm1d(C)", nn.InstanceNorm1d(C), 3),
+            Cell("InstanceNorm2d(C)", nn.InstanceNorm2d(C), 4),
+            Cell("InstanceNorm3d(C)", nn.InstanceNorm3d(C), 5),
         ],
     ),
     "GroupNorm": (
@@ -98,10 +107,10 @@ LAYERS = {
         "group.)",
         "the same as train.",
         [
-            Cell("GroupNorm(G, C)", "n (g c) -> n g"),
-            Cell("GroupNorm(G, C)", "n (g c) l -> n g"),
-            Cell("GroupNorm(G, C)", "n (g c) h w -> n g"),
-            Cell("GroupNorm(G, C)", "n (g c) d h w -> n g"),
+            Cell("GroupNorm(G, C)", nn.GroupNorm(G, C), 2),
+            Cell("GroupNorm(G, C)", nn.GroupNorm(G, C), 3),
+            Cell("GroupNorm(G, C)", nn.GroupNorm(G, C), 4),
+            Cell("GroupNorm(G, C)", nn.GroupNorm(G, C), 5),
         ],
     ),
 }

@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 
 from normviz.grid import CELL_HEIGHT, lay_out, places, repeats
-from normviz.picture import COLOURS, WORDS, five_digits, short, svg_text
+from normviz.svg import COLOURS, svg_text
+from normviz.words import WORDS, five_digits, short
 from sheets.paper import BOTTOM, LEFT, TOP, circle, path, rect
 
 TOKENS = np.array(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from normviz.picture import svg_text
+from normviz.svg import svg_text
 from sheets.figures import (
     draw_curves,
     draw_images,

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from benchmarks.jupyter import chromium
-from normviz.picture import COLOURS, clean, svg_text
+from normviz.svg import COLOURS, clean, svg_text
 
 WIDTH, HEIGHT = 842, 595
 LEFT, TOP, BOTTOM = 36, 84, 504  # of the picture in a handout

@@ -6,11 +6,10 @@ from functools import cache
 import ipywidgets as widgets
 import numpy as np
 
-from normviz.labs.lab import Lab, View
-from normviz.layers import RefusedInput
-from normviz.picture import five_digits
+from normviz.labs.lab import Lab, RuleBroken, View, check_choice, opener
 from normviz.plots import Plot, add_histograms
 from normviz.reduction import Reduction
+from normviz.words import five_digits
 
 LARGEST_SAMPLE = 30
 DRAWS = (10, 100, 1000, 2000, 5000, 10_000)
@@ -22,49 +21,28 @@ DISTRIBUTIONS = {
 }
 
 
-def bessel_lab(m: int = 3, draws: int = 2000, distribution: str = "normal") -> "BesselLab":
-    """An explorer: draw many samples, and see what their two variances are on average.
-
-    Args:
-        m: how many numbers a sample has, 1 to 30.
-        draws: how many samples there are: 10, 100, 1000, 2000, 5000 or 10,000.
-        distribution: what they are drawn from, always with variance 1: ``"normal"``,
-            ``"uniform"`` or ``"skewed"`` (exponential).
-
-    Raises:
-        ValueError: for another number of draws, another distribution, or an m out of range.
-
-    >>> lab = bessel_lab(m=2)
-    >>> print(lab.still())  # doctest: +ELLIPSIS
-    Samples of m = 2 numbers, 2,000 of them. ...
-    """
-    for name, value, known in (
-        ("draws", draws, DRAWS),
-        ("distribution", distribution, [*DISTRIBUTIONS]),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, known))}: got {value!r}.")
-    return BesselLab(BesselSetting(m=m, draws=draws, distribution=distribution))
-
-
 @dataclass(frozen=True)
 class BesselSetting:
     """Where the controls of a Bessel lab stand."""
 
-    m: int
-    draws: int
-    distribution: str
+    m: int = 3
+    draws: int = 2000
+    distribution: str = "normal"
+
+    def __post_init__(self):
+        check_choice("draws", self.draws, DRAWS)
+        check_choice("distribution", self.distribution, DISTRIBUTIONS)
 
 
 def view_bessel(setting: BesselSetting, plot: Plot) -> View:
     """The histograms of both variances, drawn on the plot.
 
     Raises:
-        RefusedInput: if a sample is a single number.
+        RuleBroken: if a sample is a single number.
     """
     m = setting.m
     if m == 1:
-        raise RefusedInput(
+        raise RuleBroken(
             "m must be at least 2: one number is its own mean, so its squared distance is 0, and "
             "dividing by m - 1 would be 0 / 0. In training, BatchNorm refuses such a channel."
         )
@@ -99,7 +77,23 @@ def _samples(distribution: str) -> np.ndarray:
 
 
 class BesselLab(Lab):
-    """The widget behind :func:`bessel_lab`; ``m``, ``draws``, ``distribution`` have a ``value``."""
+    """An explorer: draw many samples, and see what their two variances are on average.
+
+    Each control can be set and read by the ``value`` of ``m``, ``draws`` and ``distribution``.
+
+    Args:
+        m: how many numbers a sample has, 1 to 30.
+        draws: how many samples there are: 10, 100, 1000, 2000, 5000 or 10,000.
+        distribution: what they are drawn from, always with variance 1: ``"normal"``,
+            ``"uniform"`` or ``"skewed"`` (exponential).
+
+    Raises:
+        ValueError: for another number of draws, another distribution, or an m out of range.
+
+    >>> lab = bessel_lab(m=2)
+    >>> print(lab.still())  # doctest: +ELLIPSIS
+    Samples of m = 2 numbers, 2,000 of them. ...
+    """
 
     Setting = BesselSetting
 
@@ -117,9 +111,11 @@ class BesselLab(Lab):
         )
         super().__init__([self.m], [self.draws, self.distribution], picture_height=350)
         self._plot = Plot(2, width=900, height=330)
-        self.check_opened_at(setting)
         self.draw_on(self.m, self.draws, self.distribution)
 
     def view(self) -> View:
         """The two variances, over many samples."""
         return view_bessel(self.read(), self._plot)
+
+
+bessel_lab = opener(BesselLab, "bessel_lab")

@@ -6,23 +6,28 @@ pictures. An impossible setting shows the rule that it breaks.
 
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import wraps
 from html import escape, unescape
+from inspect import signature
 from pathlib import Path
 
 import ipywidgets as widgets
 from anywidget import AnyWidget
 
-from normviz.layers import RefusedInput
 from normviz.picture import Picture
+from normviz.refusals import RefusedInput
 
 WITHOUT_KERNEL = (
     "<p><b>A lab stands here when a kernel runs:</b> open this lesson in JupyterLab, your own or "
     "one on Binder. The next picture shows one of its states.</p>"
 )
+
+
+class RuleBroken(ValueError):
+    """A setting that a lab cannot show; it shows the rule instead."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +56,16 @@ class View:
 def rule(text: str) -> str:
     """A rule that the controls break, as HTML."""
     return f'<p role="alert"><b>Refused:</b> {escape(text)}</p>'
+
+
+def check_choice(name: str, value, known) -> None:
+    """Whether a setting is one of those that there are.
+
+    Raises:
+        ValueError: if not, with all that are known.
+    """
+    if value not in [*known]:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}: got {value!r}.")
 
 
 def buttons(description: str, options: Sequence, value, width: int = 80) -> widgets.ToggleButtons:
@@ -123,25 +138,17 @@ class Lab(widgets.VBox):
 
     def read(self):
         """The setting that the controls hold."""
-        names = (field.name for field in fields(self.Setting))
-        return self.Setting(**{name: getattr(self, name).value for name in names})
+        return self.Setting(**self.values())
 
-    def check_opened_at(self, setting) -> None:
-        """Whether the controls took what they were given; a slider would go to its end instead.
-
-        Raises:
-            ValueError: naming the first one that did not.
-        """
-        for name, asked in asdict(setting).items():
-            held = getattr(self.read(), name)
-            if asked != held:
-                raise ValueError(f"{name} goes as far as {held!r} in this lab: got {asked!r}.")
+    def values(self) -> dict[str, object]:
+        """What stands in the control of each field of the setting."""
+        return {f.name: getattr(self, f.name).value for f in fields(self.Setting)}
 
     def view(self) -> View:
         """What the controls stand for.
 
         Raises:
-            RefusedInput: naming the rule that they break.
+            RuleBroken, RefusedInput: naming the rule that they break.
         """
         raise NotImplementedError
 
@@ -149,7 +156,7 @@ class Lab(widgets.VBox):
         """The lab as it stands, without controls: for a reader who has no kernel."""
         try:
             return self.view()
-        except RefusedInput as error:
+        except (RuleBroken, RefusedInput) as error:
             return View(rule(str(error)))
 
     @contextmanager
@@ -174,3 +181,26 @@ class Lab(widgets.VBox):
         for control in controls:
             control.observe(self.draw, "value")
         self.draw()
+
+
+def opener(lab: type[Lab], name: str) -> Callable[..., Lab]:
+    """The public function that opens a lab: its arguments are the fields of the lab's setting.
+
+    Args:
+        lab: whose docstring says what they mean.
+        name: of the function.
+    """
+
+    def open_lab(*args, **kwargs) -> Lab:
+        setting = lab.Setting(*args, **kwargs)
+        opened = lab(setting)
+        for field in fields(setting):  # a slider would go to its end instead
+            asked, held = (getattr(one, field.name) for one in (setting, opened.read()))
+            if asked != held:
+                raise ValueError(f"{field.name} goes as far as {held!r} here: got {asked!r}.")
+        return opened
+
+    open_lab.__name__ = open_lab.__qualname__ = name
+    open_lab.__module__, open_lab.__doc__ = lab.__module__, lab.__doc__
+    open_lab.__signature__ = signature(lab.Setting).replace(return_annotation=lab)
+    return open_lab

@@ -1,80 +1,43 @@
 """Both sides of T(αx₁ + βx₂) = αT(x₁) + βT(x₂), and the gap between them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import ipywidgets as widgets
 import numpy as np
 import torch
 
-from normviz.labs.lab import Lab, View, train_or_eval
-from normviz.layers import BatchNorm1d, RefusedInput
-from normviz.picture import five_digits
+from normviz.labs.lab import Lab, RuleBroken, View, opener, train_or_eval
+from normviz.layers.batch_norm import BatchNorm1d
 from normviz.plots import INK, Plot, add_bars
+from normviz.words import five_digits
 
 RUNNING_MEAN, RUNNING_VAR = 2.0, 4.0  # of the layer, from earlier training
 LONGEST, LARGEST = 8, 1e6  # of a vector: how many numbers, and how large they may be
 ROUNDING = 1e-9  # in double precision, what is smaller is no gap
 
 
-def linearity_lab(
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    x1: Sequence[float] = (1.0, 2.0, 6.0),
-    x2: Sequence[float] = (4.0, 1.0, 1.0),
-    eps: float = 1e-5,
-    training: bool = True,
-) -> "LinearityLab":
-    """An explorer: put a BatchNorm of one channel to the test of linearity.
-
-    T is ``BatchNorm1d(1, affine=False)``, which takes a vector as a batch of single values. In
-    eval it normalizes with a running mean of 2 and a running variance of 4.
-
-    Args:
-        alpha: the factor of x1, -3 to 3.
-        beta: the factor of x2, -3 to 3.
-        x1: a vector of up to 8 numbers.
-        x2: another one, of as many.
-        eps: added to the variance, 1e-8 to 100.
-        training: whether the layer is in training.
-
-    Raises:
-        ValueError: for a number that the lab's sliders do not reach, or a vector out of bounds.
-
-    >>> lab = linearity_lab(alpha=2, beta=0)
-    >>> lab.training.value = False
-    >>> "1 − α − β" in lab.readout.value
-    True
-    """
-    return LinearityLab(
-        LinearitySetting(
-            alpha=alpha,
-            beta=beta,
-            x1=tuple(map(float, x1)),
-            x2=tuple(map(float, x2)),
-            eps=eps,
-            training=training,
-        )
-    )
-
-
 @dataclass(frozen=True)
 class LinearitySetting:
     """Where the controls of a linearity lab stand."""
 
-    alpha: float
-    beta: float
-    x1: tuple[float, ...]
-    x2: tuple[float, ...]
-    eps: float
-    training: bool
+    alpha: float = 1.0
+    beta: float = 1.0
+    x1: tuple[float, ...] = (1.0, 2.0, 6.0)
+    x2: tuple[float, ...] = (4.0, 1.0, 1.0)
+    eps: float = 1e-5
+    training: bool = True
+
+    def __post_init__(self):
+        for name in ("x1", "x2"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
 
 def view_linearity(setting: LinearitySetting, plot: Plot) -> View:
     """Both sides of the equation and the gap, drawn on the plot.
 
     Raises:
-        RefusedInput: if the vectors do not go together, or the layer refuses them.
+        RuleBroken: if the vectors do not go together.
+        RefusedInput: if the layer refuses them.
     """
     together, apart = both_sides(setting)
     gap = together - apart
@@ -95,11 +58,12 @@ def both_sides(setting: LinearitySetting) -> tuple[np.ndarray, np.ndarray]:
     """T(αx₁ + βx₂), and αT(x₁) + βT(x₂).
 
     Raises:
-        RefusedInput: if the vectors do not go together, or the layer refuses them.
+        RuleBroken: if the vectors do not go together.
+        RefusedInput: if the layer refuses them.
     """
     x1, x2 = (torch.tensor(x, dtype=torch.float64) for x in (setting.x1, setting.x2))
     if not len(x1) == len(x2) <= LONGEST:
-        raise RefusedInput(
+        raise RuleBroken(
             f"x₁ and x₂ must hold equally many numbers, up to {LONGEST}: got {len(x1)} and "
             f"{len(x2)}."
         )
@@ -139,10 +103,28 @@ def _round(value: float) -> str:
 
 
 class LinearityLab(Lab):
-    """The widget behind :func:`linearity_lab`; each control can be set and read by name.
+    """An explorer: put a BatchNorm of one channel to the test of linearity.
 
-    ``alpha``, ``beta``, ``x1`` and ``x2`` (as text: ``"1, 2, 6"``), ``eps`` and ``training`` have
-    a ``value``.
+    T is ``BatchNorm1d(1, affine=False)``, which takes a vector as a batch of single values. In
+    eval it normalizes with a running mean of 2 and a running variance of 4. Each control can be set
+    and read by name: ``alpha``, ``beta``, ``x1`` and ``x2`` (as text: ``"1, 2, 6"``), ``eps`` and
+    ``training`` have a ``value``.
+
+    Args:
+        alpha: the factor of x1, -3 to 3.
+        beta: the factor of x2, -3 to 3.
+        x1: a vector of up to 8 numbers.
+        x2: another one, of as many.
+        eps: added to the variance, 1e-8 to 100.
+        training: whether the layer is in training.
+
+    Raises:
+        ValueError: for a number that the lab's sliders do not reach, or a vector out of bounds.
+
+    >>> lab = linearity_lab(alpha=2, beta=0)
+    >>> lab.training.value = False
+    >>> "1 − α − β" in lab.readout.value
+    True
     """
 
     Setting = LinearitySetting
@@ -164,17 +146,16 @@ class LinearityLab(Lab):
             [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture_height=350
         )
         self._plot = Plot(2, width=900, height=330)
-        self.check_opened_at(setting)
         controls = (self.alpha, self.beta, self.x1, self.x2, self.eps, self.training)
         self.draw_on(*controls)
 
-    def read(self) -> LinearitySetting:
-        """The setting that the controls hold.
+    def values(self) -> dict[str, object]:
+        """What stands in the controls; of the texts, the numbers.
 
         Raises:
-            RefusedInput: if a text is no vector.
+            RuleBroken: if a text is no vector.
         """
-        return replace(super().read(), x1=_numbers(self.x1), x2=_numbers(self.x2))
+        return super().values() | {"x1": _numbers(self.x1), "x2": _numbers(self.x2)}
 
     def view(self) -> View:
         """Both sides of the equation."""
@@ -185,15 +166,18 @@ def _numbers(control: widgets.Text) -> tuple[float, ...]:
     """The numbers in a text field.
 
     Raises:
-        RefusedInput: if it holds anything else.
+        RuleBroken: if it holds anything else.
     """
     try:
         numbers = tuple(float(part) for part in control.value.split(","))
         if not all(abs(number) <= LARGEST for number in numbers):  # nor for nan
             raise ValueError
     except ValueError:
-        raise RefusedInput(
+        raise RuleBroken(
             f"{control.description} must be numbers with commas between them, such as 1, 2, 6, and "
             f"none beyond {LARGEST:,.0f}: got {control.value!r}."
         ) from None
     return numbers
+
+
+linearity_lab = opener(LinearityLab, "linearity_lab")

@@ -6,9 +6,9 @@ import ipywidgets as widgets
 import torch
 
 from normviz.explanation import Explanation, explain
-from normviz.labs.lab import Lab, View, buttons, train_or_eval
-from normviz.layers import BatchNorm1d
-from normviz.picture import five_digits
+from normviz.labs.lab import Lab, View, buttons, check_choice, opener, train_or_eval
+from normviz.layers.batch_norm import BatchNorm1d
+from normviz.words import five_digits
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # What the layer has seen in earlier training: two channels, each around its running mean.
@@ -29,52 +29,17 @@ BATCHES = {
 }
 
 
-def modes_lab(
-    training: bool = True,
-    track_running_stats: bool = True,
-    set_after: bool = False,
-    batch: str = "typical",
-) -> "ModesLab":
-    """An explorer: which statistics normalize a batch, and what a forward pass moves.
-
-    The layer is a ``BatchNorm1d(2)`` that was trained before: where it has buffers, they are not
-    0 and 1 any more.
-
-    Args:
-        training: whether the layer is in training.
-        track_running_stats: the flag.
-        set_after: whether the flag was changed to that value after construction, instead of being
-            given to the constructor.
-        batch: ``"typical"`` of what the layer saw before, ``"shifted"`` by 6, ``"one sample"``, or
-            ``"one value"`` per channel.
-
-    Raises:
-        ValueError: for another batch.
-
-    >>> lab = modes_lab(training=False, track_running_stats=False)
-    >>> "of this batch" in lab.readout.value
-    True
-    """
-    if batch not in [*BATCHES]:
-        raise ValueError(f"batch must be one of {', '.join(BATCHES)}: got {batch!r}.")
-    return ModesLab(
-        ModesSetting(
-            training=training,
-            track_running_stats=track_running_stats,
-            set_after=set_after,
-            batch=batch,
-        )
-    )
-
-
 @dataclass(frozen=True)
 class ModesSetting:
     """Where the controls of a modes lab stand."""
 
-    training: bool
-    track_running_stats: bool
-    set_after: bool
-    batch: str
+    training: bool = True
+    track_running_stats: bool = True
+    set_after: bool = False
+    batch: str = "typical"
+
+    def __post_init__(self):
+        check_choice("batch", self.batch, BATCHES)
 
 
 def view_modes(setting: ModesSetting) -> View:
@@ -139,9 +104,26 @@ def _moves(explained: Explanation, name: str) -> str:
 
 
 class ModesLab(Lab):
-    """The widget behind :func:`modes_lab`; each control can be set and read by name.
+    """An explorer: which statistics normalize a batch, and what a forward pass moves.
 
-    ``training``, ``track_running_stats``, ``set_after`` and ``batch`` have a ``value``.
+    The layer is a ``BatchNorm1d(2)`` that was trained before: where it has buffers, they are not
+    0 and 1 any more. Each control can be set and read by name: ``training``,
+    ``track_running_stats``, ``set_after`` and ``batch`` have a ``value``.
+
+    Args:
+        training: whether the layer is in training.
+        track_running_stats: the flag.
+        set_after: whether the flag was changed to that value after construction, instead of being
+            given to the constructor.
+        batch: ``"typical"`` of what the layer saw before, ``"shifted"`` by 6, ``"one sample"``, or
+            ``"one value"`` per channel.
+
+    Raises:
+        ValueError: for another batch.
+
+    >>> lab = modes_lab(training=False, track_running_stats=False)
+    >>> "of this batch" in lab.readout.value
+    True
     """
 
     Setting = ModesSetting
@@ -168,3 +150,6 @@ class ModesLab(Lab):
     def view(self) -> View:
         """What normalizes and what moves."""
         return view_modes(self.read())
+
+
+modes_lab = opener(ModesLab, "modes_lab")

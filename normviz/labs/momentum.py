@@ -8,62 +8,24 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from normviz.labs.lab import Lab, View, show_errors, train_or_eval
-from normviz.layers import BatchNorm1d
-from normviz.picture import five_digits
+from normviz.labs.lab import Lab, View, opener, show_errors, train_or_eval
+from normviz.layers.batch_norm import BatchNorm1d
 from normviz.plots import GREY, Plot, add_bars, add_lines
+from normviz.words import five_digits
 
 MEAN, VARIANCE = 3.0, 4.0  # of the data, before any drift
 MOST_BATCHES, LARGEST_BATCH = 60, 64
-
-
-def momentum_lab(
-    momentum: float | None = 0.1,
-    batch_size: int = 8,
-    batches: int = 30,
-    drift: float = 0.0,
-    training: bool = True,
-) -> "MomentumLab":
-    """An explorer: how running_mean and running_var follow the data, and whom they remember.
-
-    One channel of random numbers with mean 3 and variance 4 goes through ``BatchNorm1d(1)``.
-
-    Args:
-        momentum: the weight of the new batch, 0 to 1; None for the plain average of all batches.
-        batch_size: how many numbers a batch has, 1 to 64.
-        batches: how many batches the layer has seen, 0 to 60.
-        drift: how much the mean of the data moves from batch to batch, -0.5 to 0.5.
-        training: whether the layer is in training; in eval, nothing moves.
-
-    Raises:
-        ValueError: for a number that the lab's sliders do not reach. A momentum that the layer
-            refuses is shown, with the rule that it breaks.
-
-    >>> lab = momentum_lab(momentum=None, batches=2)
-    >>> lab.batches.value = 4
-    >>> "Each batch weighs 25 %" in lab.readout.value
-    True
-    """
-    return MomentumLab(
-        MomentumSetting(
-            momentum=momentum,
-            batch_size=batch_size,
-            batches=batches,
-            drift=drift,
-            training=training,
-        )
-    )
 
 
 @dataclass(frozen=True)
 class MomentumSetting:
     """Where the controls of a momentum lab stand."""
 
-    momentum: float | None
-    batch_size: int
-    batches: int
-    drift: float
-    training: bool
+    momentum: float | None = 0.1
+    batch_size: int = 8
+    batches: int = 30
+    drift: float = 0.0
+    training: bool = True
 
 
 def view_momentum(setting: MomentumSetting, plot: Plot) -> View:
@@ -151,10 +113,28 @@ def _describe(setting: MomentumSetting, weights: dict, told: str) -> str:
 
 
 class MomentumLab(Lab):
-    """The widget behind :func:`momentum_lab`; each control can be set and read by name.
+    """An explorer: how running_mean and running_var follow the data, and whom they remember.
 
-    ``momentum`` (which follows ``slide``), ``average`` (momentum=None), ``batch_size``,
-    ``batches``, ``drift`` and ``training`` have a ``value``; ``step`` is a button.
+    One channel of random numbers with mean 3 and variance 4 goes through ``BatchNorm1d(1)``. Each
+    control can be set and read by name: ``momentum`` (which follows ``slide``), ``average``
+    (momentum=None), ``batch_size``, ``batches``, ``drift`` and ``training`` have a ``value``;
+    ``step`` is a button.
+
+    Args:
+        momentum: the weight of the new batch, 0 to 1; None for the plain average of all batches.
+        batch_size: how many numbers a batch has, 1 to 64.
+        batches: how many batches the layer has seen, 0 to 60.
+        drift: how much the mean of the data moves from batch to batch, -0.5 to 0.5.
+        training: whether the layer is in training; in eval, nothing moves.
+
+    Raises:
+        ValueError: for a number that the lab's sliders do not reach. A momentum that the layer
+            refuses is shown, with the rule that it breaks.
+
+    >>> lab = momentum_lab(momentum=None, batches=2)
+    >>> lab.batches.value = 4
+    >>> "Each batch weighs 25 %" in lab.readout.value
+    True
     """
 
     Setting = MomentumSetting
@@ -191,7 +171,6 @@ class MomentumLab(Lab):
         self.slide.observe(self._follow_slide, "value")
         self.momentum.observe(self._follow_text, "value")
         self.step.on_click(self._step)
-        self.check_opened_at(setting)
         self.draw_on(self.average, self.batch_size, self.batches, self.drift, self.training)
 
     @show_errors
@@ -216,3 +195,6 @@ class MomentumLab(Lab):
     def view(self) -> View:
         """The running statistics after each batch."""
         return view_momentum(self.read(), self._plot)
+
+
+momentum_lab = opener(MomentumLab, "momentum_lab")

@@ -1,5 +1,6 @@
 """Which numbers share a statistic, for any layer and any shape."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -10,86 +11,158 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 import traitlets
+from torch import nn
 
-from normviz import layers
 from normviz.explanation import explain
-from normviz.labs.lab import Lab, View, buttons, rule, show_errors
-from normviz.picture import WORDS, number_of
-from normviz.reduction import Reduction
+from normviz.labs.lab import Lab, View, buttons, check_choice, opener, rule, show_errors
+from normviz.layers import LAYERS
+from normviz.layers.weights import weight_norm
+from normviz.plans import Plan, plan_of
+from normviz.refusals import RefusedInput, needed_by
 from normviz.slices import draw_slices
+from normviz.words import WORDS, number_of
 
 LONGEST = 8  # of an axis, so that no position of the sliders can fill the memory
-INPUT_AXES = {
-    "BatchNorm1d": ("n c", "n c l"),
-    "BatchNorm2d": ("n c h w",),
-    "BatchNorm3d": ("n c d h w",),
-    "LayerNorm": ("n c", "n t c", "n c h w", "n c d h w"),
-}
-FIRST_SIZES = {"n": 3, "c": 3, "l": 3, "t": 4, "d": 2, "h": 2, "w": 2}
+FIRST_SIZES = {"n": 3, "c": 3, "l": 3, "t": 4, "d": 2, "h": 2, "w": 2, "o": 3, "i": 3}
+CONVOLUTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def shape_lab(layer: str = "BatchNorm2d") -> "ShapeLab":
-    """An explorer: which numbers share a statistic, for any layer and any shape.
+def weight_normed(out_channels: int, in_channels: int, kernel_size: tuple[int, ...]) -> nn.Module:
+    """A linear map or a convolution with a normalized weight."""
+    kernel = (kernel_size,) if kernel_size else ()
+    return weight_norm(CONVOLUTIONS[len(kernel_size)](in_channels, out_channels, *kernel))
 
-    Args:
-        layer: ``"BatchNorm1d"``, ``"BatchNorm2d"``, ``"BatchNorm3d"`` or ``"LayerNorm"``: the one
-            that it opens on.
 
-    Raises:
-        ValueError: for any other layer.
-
-    >>> lab = shape_lab("BatchNorm1d")
-    >>> lab.shape.value = (4, 5)
-    >>> lab.readout.value.count("5 means")
-    1
-    """
-    if not isinstance(layer, str) or layer not in INPUT_AXES:
-        raise ValueError(f"layer must be one of {', '.join(INPUT_AXES)}: got {layer!r}.")
-    return ShapeLab(layer)
+LAYER_MAKERS: dict[str, Callable[..., nn.Module]] = {**LAYERS, "weight_norm": weight_normed}
 
 
 @dataclass(frozen=True)
 class ShapeSetting:
     """Where the controls of a shape lab stand."""
 
-    layer: str
-    shape: tuple[int, ...]
-    normalized_shape: int = 1  # for LayerNorm: how many of the last axes it names
+    layer: str = "BatchNorm2d"
+    axes: str | None = None  # of what is normalized; None for the first that the layer takes
+    shape: tuple[int, ...] | None = None  # None for small sizes
+    normalized_shape: int = 1  # how many of the last axes it names
+    groups: int = 2
     show: str = "input"
     by: str = "statistic"
 
+    def __post_init__(self):
+        check_choice("layer", self.layer, LAYER_MAKERS)
+        axes = self.axes or axes_of(self.layer)[0]
+        check_choice("axes", axes, axes_of(self.layer))
+        sizes = FIRST_SIZES | {"c": 2 * self.groups if needs_groups(self.layer) else 3}
+        shape = self.shape or tuple(sizes[name] for name in axes.split())
+        object.__setattr__(self, "axes", axes)
+        object.__setattr__(self, "shape", tuple(shape))
+
+
+def needs_groups(layer: str) -> bool:
+    """Whether a layer divides its channels."""
+    return "num_groups" in needed_by(LAYER_MAKERS[layer])
+
 
 def view_shape(setting: ShapeSetting) -> View:
-    """The slices that a layer pools."""
+    """The slices that a layer pools.
+
+    Raises:
+        RuleBroken: for a layer that cannot be made, such as one whose groups do not divide.
+    """
     x = _integers(len(setting.shape))[tuple(slice(size) for size in setting.shape)]
-    if setting.layer == "LayerNorm":
-        layer = layers.LayerNorm(setting.shape[-setting.normalized_shape :])
-    else:
-        layer = getattr(layers, setting.layer)(setting.shape[1])
-    with torch.no_grad():  # weights that can be told apart
-        order = torch.arange(layer.weight.numel()).reshape(layer.weight.shape)
-        layer.weight.copy_(1 + order % 4 / 2)
-        layer.bias.copy_(order % 3 - 1)
-    reduction = Reduction.of(layer, x.ndim)
     try:
-        picture = explain(layer, x).picture(by=setting.by, show=setting.show)
-        words = _describe(layer, reduction, setting.shape)
-    except layers.RefusedInput as error:
-        picture = draw_slices(x, reduction, title=f"The input that it refuses: mean {reduction}")
-        words = rule(str(error))
+        layer = make_layer(setting.layer, setting.axes, setting.shape, setting)
+        plan = plan_of(layer, x.ndim)
+        fill(layer, plan, x)
+    except RefusedInput as error:
+        every = f"{setting.axes} -> {setting.axes}"
+        return View(rule(str(error)), (draw_slices(x, every, title="No layer for this input"),))
+    try:
+        picture = explain(layer, input_of(plan, x)).picture(by=setting.by, show=setting.show)
+        words = _describe(layer, plan, setting.shape)
+    except RefusedInput as error:
+        title = f"The input that it refuses: mean {plan.reduction}"
+        picture, words = draw_slices(x, plan.reduction, title=title), rule(str(error))
     return View(words, (picture,))
 
 
-def _describe(layer, reduction: Reduction, shape) -> str:
+def make_layer(name: str, axes: str, shape: tuple[int, ...], setting=None) -> nn.Module:
+    """A layer for what has these axes and this shape, from the arguments that it needs.
+
+    Raises:
+        RefusedInput: if there is no such layer.
+    """
+    channels = shape[axes.split().index("c")] if "c" in axes.split() else 0
+    last, groups = (setting.normalized_shape, setting.groups) if setting else (1, 1)
+    known = {
+        "num_features": channels,
+        "num_channels": channels,
+        "num_groups": groups,
+        "normalized_shape": shape[-last:],
+        "out_channels": shape[0],
+        "in_channels": shape[1],
+        "kernel_size": shape[2:],
+    }
+    maker = LAYER_MAKERS[name]
+    return maker(**{needed: known[needed] for needed in needed_by(maker)})
+
+
+@cache
+def axes_of(name: str) -> list[str]:
+    """The axes, two or more, that a layer takes, each as in ``"n c h w"``."""
+    found = []
+    for ndim in range(2, 6):
+        shape = (2,) * ndim
+        try:
+            plan = plan_of(make_layer(name, "n c", shape), ndim)
+            found.append(" ".join(plan.reduction.name_axes(shape)))
+        except (ValueError, IndexError):
+            continue
+    return sorted(found, key=lambda axes: axes.startswith("c"))  # a single sample comes last
+
+
+@torch.no_grad()
+def fill(layer: nn.Module, plan: Plan, x: torch.Tensor) -> None:
+    """Give a layer weights that can be told apart, or x as the weight that is normalized.
+
+    Raises:
+        RefusedInput: if it cannot have that.
+    """
+    if hasattr(layer, "parametrizations"):
+        layer.weight = x.clone()  # taken apart there
+        return
+    if plan.of != "input":
+        layer.weight.copy_(x)
+        return
+    for name, numbers in (("weight", lambda i: 1 + i % 4 / 2), ("bias", lambda i: i % 3 - 1)):
+        parameter = getattr(layer, name, None)
+        if parameter is not None:
+            order = torch.arange(parameter.numel()).reshape(parameter.shape)
+            parameter.copy_(numbers(order))
+
+
+def input_of(plan: Plan, x: torch.Tensor) -> torch.Tensor:
+    """What the layer gets: x, or something that fits a weight like x."""
+    return x if plan.of == "input" else torch.zeros(1, *x.shape[1:])
+
+
+def _describe(layer, plan: Plan, shape) -> str:
+    reduction = plan.reduction
     statistics = prod(reduction.stat_shape(shape))
-    running = getattr(layer, "running_mean", None)
-    return (
-        f"<p><b>{number_of(statistics, 'mean')} and {number_of(statistics, 'variance')}</b> "
-        f"{reduction}. Each pools <b>{number_of(reduction.count(shape), 'number')}</b>.<br>"
-        f"weight and bias have shape <b>{tuple(layer.weight.shape)}</b>, running_mean and "
-        f"running_var <b>{'none' if running is None else tuple(running.shape)}</b>. "
-        f"<code>{escape(reduction.pattern)}</code></p>"
-    )
+    kinds = " and ".join(number_of(statistics, kind) for _, kind in plan.symbols)
+    words = f"<p><b>{kinds}</b> {reduction}. Each pools "
+    words += f"<b>{number_of(reduction.count(shape), 'number')}</b>"
+    for name, kept in plan.mixed:
+        words += f", mixed with those of the {name}" if kept != plan.statistic else ""
+    if plan.of == "input":
+        weights = [n for n in ("weight", "bias") if getattr(layer, n, None) is not None]
+        have = f"{' and '.join(weights)} {'have' if len(weights) > 1 else 'has'} shape"
+        shared = f"<b>{tuple(layer.weight.shape)}</b>" if weights else ""
+        running = [name for name, _ in layer.named_buffers() if name.startswith("running")]
+        kept = f"<b>{tuple(layer.get_buffer(running[0]).shape)}</b>" if running else "<b>none</b>"
+        named = " and ".join(running or ("running_mean", "running_var"))
+        words += f".<br>{f'{have} {shared}' if weights else 'no weight, no bias'}, {named} {kept}"
+    return f"{words}. <code>{escape(reduction.pattern)}</code></p>"
 
 
 @cache
@@ -149,38 +222,77 @@ class ShapeSliders(widgets.HBox):
 
 
 class ShapeLab(Lab):
-    """The widget behind :func:`shape_lab`; each control can be set and read by name.
+    """An explorer: which numbers share a statistic, for any layer and any shape.
 
-    ``layer``, ``axes``, ``shape``, ``normalized_shape``, ``show`` and ``by`` have a ``value``;
-    ``readout`` and ``picture`` hold the HTML that it led to.
+    Each control can be set and read by name: ``layer``, ``axes``, ``shape``, ``normalized_shape``,
+    ``groups``, ``show`` and ``by`` have a ``value``; ``readout`` and ``picture`` hold the HTML that
+    it led to.
+
+    Args:
+        layer: the one that it opens on: one of normviz, or ``"weight_norm"``, whose numbers are
+            those of a weight.
+        axes: what they are, such as ``"n c h w"``; by default the first that the layer takes.
+        shape: their sizes, 1 to 8.
+        normalized_shape: of LayerNorm and RMSNorm, how many of the last axes it names.
+        groups: of GroupNorm.
+        show: ``"input"``, ``"normalized"`` or ``"output"``.
+        by: what has a colour: a ``"statistic"``, a ``"weight"``, or one of several statistics
+            that are mixed.
+
+    Raises:
+        ValueError: for any other layer or word.
+
+    >>> lab = shape_lab("BatchNorm1d")
+    >>> lab.shape.value = (4, 5)
+    >>> lab.readout.value.count("5 means")
+    1
     """
 
     Setting = ShapeSetting
 
-    def __init__(self, layer: str):
-        self.layer = widgets.Dropdown(options=list(INPUT_AXES), value=layer, description="layer")
-        self.axes = widgets.Dropdown(description="input axes")
+    def __init__(self, setting: ShapeSetting):
+        self.layer = widgets.Dropdown(
+            options=[*LAYER_MAKERS], value=setting.layer, description="layer"
+        )
+        self.axes = widgets.Dropdown(description="axes")
         self.normalized_shape = widgets.Dropdown(description="normalized_shape")
         self.normalized_shape.style.description_width = "initial"
+        self.groups = widgets.IntSlider(setting.groups, min=1, max=LONGEST, description="groups")
         self.shape = ShapeSliders()
-        self.show = buttons("numbers", ["input", "normalized", "output"], "input", width=100)
-        self.by = buttons("colour by", ["statistic", "weight"], "statistic", width=100)
+        self.show = buttons("numbers", ["input", "normalized", "output"], setting.show, width=100)
+        self.by = buttons("colour by", ["statistic"], "statistic", width=100)
         super().__init__(
-            [self.layer, self.axes, self.normalized_shape], [self.shape], [self.show, self.by]
+            [self.layer, self.axes, self.normalized_shape, self.groups],
+            [self.shape],
+            [self.show, self.by],
         )
-        self.layer.observe(self._choose_layer, "value")
-        self.axes.observe(self._choose_axes, "value")
         with self.settle():
             self._choose_layer()
-            self.draw_on(self.shape, self.normalized_shape, self.show, self.by)
+            self.axes.value = setting.axes
+            self._choose_axes()
+            self.shape.value = setting.shape
+            self.normalized_shape.value = setting.normalized_shape
+            self.by.value = setting.by
+            self.layer.observe(self._choose_layer, "value")
+            self.axes.observe(self._choose_axes, "value")
+            self.draw_on(self.shape, self.normalized_shape, self.groups, self.show, self.by)
 
     @show_errors
     def _choose_layer(self, _=None):
         with self.settle():
-            choices = INPUT_AXES[self.layer.value]
+            choices = axes_of(self.layer.value)
             self.axes.options = [(f"({', '.join(axes.upper().split())})", axes) for axes in choices]
             self.axes.index = 0
+            layer = make_layer(self.layer.value, "n c", (2,) * len(choices[0].split()))
+            plan = plan_of(layer, len(choices[0].split()))
+            mixed = [name for name, _ in plan.mixed]
+            self.by.options = ["statistic", *["weight"] * plan.scaled, *mixed]
             self._choose_axes()
+            channels, groups = self.shape.sliders["c"], self.groups
+            self._shows(groups, "num_groups")
+            if needs_groups(self.layer.value) and channels.value % groups.value:
+                groups.value = 2
+                channels.value = 4
 
     @show_errors
     def _choose_axes(self, _=None):
@@ -190,10 +302,17 @@ class ShapeLab(Lab):
                 (f"({', '.join(names[-last:])})", last) for last in range(1, len(names))
             ]
             self.normalized_shape.index = 0
-            only = "visible" if self.layer.value == "LayerNorm" else "hidden"
-            self.normalized_shape.layout.visibility = only
+            self._shows(self.normalized_shape, "normalized_shape")
             self.shape.ask_for(self.axes.value)
+
+    def _shows(self, control: widgets.Widget, argument: str) -> None:
+        """Whether the layer has this argument; its control is to be seen only then."""
+        needed = argument in needed_by(LAYER_MAKERS[self.layer.value])
+        control.layout.visibility = "visible" if needed else "hidden"
 
     def view(self) -> View:
         """The slices that the layer pools."""
         return view_shape(self.read())
+
+
+shape_lab = opener(ShapeLab, "shape_lab")

@@ -1,0 +1,96 @@
+"""What all layers share: ε, weight and bias, and one forward pass.
+
+A layer supplies its plan and no formula: which numbers share a mean and a variance, and which share
+a weight and a bias. One ``normalize``, with one hand-derived backward, serves them all.
+
+The layers stand on nn.Module alone, to be read from top to bottom. Tools that look for torch's own
+classes, such as ``update_bn`` or ``convert_sync_batchnorm``, skip them. ``torch.export`` refuses
+them: its tensors hold no numbers, and ``normalize`` looks at those of a variance before it uses it.
+"""
+
+import torch
+from torch import nn
+
+from normviz.normalization import normalize_precisely, widen
+from normviz.plans import Plan
+from normviz.refusals import check_input, check_numbers, epsilon_of
+from normviz.telling import tell
+
+
+class Norm(nn.Module):
+    """A layer that normalizes as its plan says: a subclass has a method ``plan(self, ndim)``.
+
+    Args:
+        eps: added to the variance, inside the root; 0 or more.
+        shape: of weight and bias, which start at 1 and 0.
+        affine: whether there are any.
+        bias: False for a weight without a bias.
+        device, dtype: of weight and bias.
+
+    >>> class NormPerRow(Norm):
+    ...     def __init__(self, num_features, eps=1e-5):
+    ...         super().__init__(eps, (num_features,))
+    ...         self.num_features = num_features
+    ...
+    ...     def plan(self, ndim):
+    ...         return Plan(
+    ...             "n c h w", statistic="n h", weight="c", sizes=(("c", self.num_features),)
+    ...         )
+    >>> NormPerRow(3)(torch.arange(24.0).reshape(1, 3, 2, 4)).detach()[0, 0, 0]
+    tensor([-1.4335, -1.2826, -1.1317, -0.9808])
+    """
+
+    keeps_channels_last = True  # in memory
+    optional: tuple[str, ...] = ()  # which of eps and momentum may be None
+
+    def __init__(self, eps, shape, affine=True, bias=True, device=None, dtype=None):
+        super().__init__()
+        self.eps = eps
+        check_numbers(self)
+        for name, wanted in {"weight": affine, "bias": affine and bias}.items():
+            empty = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
+            self.register_parameter(name, empty)
+        Norm.reset_parameters(self)
+
+    def reset_parameters(self) -> None:
+        """Set every weight to 1 and every bias to 0."""
+        for parameter, start in ((self.weight, 1.0), (self.bias, 0.0)):
+            if parameter is not None:
+                nn.init.constant_(parameter, start)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input, normalized as the plan says, scaled and shifted."""
+        plan = check_input(self, input)
+        if plan.reduction.count(input.shape):
+            return self.as_laid_out(self.by_input(input, plan)[0], input)
+        return self.scale_and_shift(widen(input), input, plan)  # no numbers: they have no mean
+
+    def by_input(self, input: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, ...]:
+        """The output, and the mean and the variance that made it, in float64."""
+        eps, affine = epsilon_of(self, input.dtype), self.affine_for(input, plan)
+        y, mean, var = normalize_precisely(
+            input, plan.reduction, eps, *affine, plan.sharing, centred=plan.centred
+        )
+        tell(plan, "batch", mean, var, eps, batch=(mean, var))
+        return y, mean, var
+
+    def scale_and_shift(self, y: torch.Tensor, input: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """y, in the dtype of sums, with weight and bias; in the dtype of the input."""
+        weight, bias = self.affine_for(input, plan)  # whose gradients add up in float32
+        if weight is not None:
+            y = y * plan.sharing.spread(widen(weight), input.shape)
+        if bias is not None:
+            y = y + plan.sharing.spread(widen(bias), input.shape)
+        return y.clone() if y is input else y.to(input.dtype)
+
+    def as_laid_out(self, y: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
+        """y in memory as torch's layer has it: channels last where they are last in the input."""
+        last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.ndim)
+        is_last = last and not input.is_contiguous() and input.movedim(1, -1).is_contiguous()
+        kept = last if is_last and self.keeps_channels_last else torch.contiguous_format
+        return y.contiguous(memory_format=kept)
+
+    def affine_for(self, input: torch.Tensor, plan: Plan) -> list[torch.Tensor | None]:
+        """Weight and bias, with one axis for each that they are kept per."""
+        shape = plan.sharing.stat_shape(input.shape)
+        return [None if p is None else p.reshape(shape) for p in (self.weight, self.bias)]

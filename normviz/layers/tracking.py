@@ -1,0 +1,125 @@
+"""Running statistics: what a layer remembers of its batches, and normalizes with in eval.
+
+Source: Ioffe and Szegedy 2015, "Batch Normalization", section 3.1. Libraries disagree on the stored
+variance (torch stores the unbiased one, Flax and Keras the biased one) and on momentum (here, as in
+torch, it is the weight of the *new* batch; in Keras, Flax and ONNX it is the weight of the old
+value).
+"""
+
+import torch
+
+from normviz.layers.norm import Norm
+from normviz.normalization import precise, standardize, widen
+from normviz.plans import Plan
+from normviz.reduction import Reduction
+from normviz.refusals import check_input, positive_int, stored_statistics
+from normviz.telling import tell
+
+
+class TrackingNorm(Norm):
+    """A layer per channel that can keep running statistics, per what its plan says.
+
+    Arguments as those of BatchNorm1d.
+    """
+
+    _version = 2  # of the state_dict: since 2 it holds num_batches_tracked
+    counts = True  # whether the counter of batches moves
+    optional = ("momentum",)
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device=None,
+        dtype=None,
+        *,
+        bias: bool = True,
+    ):
+        shape = (positive_int("num_features", num_features),)
+        self.momentum = momentum  # checked together with eps
+        super().__init__(eps, shape, affine, bias, device, dtype)
+        self.num_features = shape[0]
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        buffers = dict.fromkeys(("running_mean", "running_var", "num_batches_tracked"))
+        if track_running_stats:
+            buffers["running_mean"] = torch.zeros(shape, device=device, dtype=dtype)
+            buffers["running_var"] = torch.ones(shape, device=device, dtype=dtype)
+            buffers["num_batches_tracked"] = torch.tensor(0, device=device)
+        for name, buffer in buffers.items():
+            self.register_buffer(name, buffer)
+
+    def reset_running_stats(self) -> None:
+        """Forget all batches: running_mean 0, running_var 1, num_batches_tracked 0."""
+        if self.track_running_stats:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Set every weight to 1 and every bias to 0, and forget all batches."""
+        self.reset_running_stats()
+        super().reset_parameters()
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """The input, normalized as the plan says; in training the running statistics move."""
+        plan = check_input(self, input)
+        stored, mean, var = stored_statistics(self, plan), None, None
+        if stored is None and plan.reduction.count(input.shape):
+            y, mean, var = self.by_input(input, plan)
+        else:
+            y = self.by_stored(input, plan, stored)
+        if self.moves():
+            self.track(plan, input, mean, var)
+        return self.as_laid_out(y, input)
+
+    def moves(self) -> bool:
+        """Whether the running statistics move in a forward pass."""
+        return self.training and self.track_running_stats
+
+    def by_stored(self, input: torch.Tensor, plan: Plan, stored) -> torch.Tensor:
+        """The output by running statistics; or that of no numbers, which take none at all."""
+        y = widen(input)
+        if stored:
+            mean, var = map(widen, stored)
+            tell(plan, "running", *map(precise, stored), self.eps)
+            y = standardize(y, plan.per(plan.running), mean, var, self.eps)
+        return self.scale_and_shift(y, input, plan)
+
+    @torch.no_grad()
+    def track(self, plan: Plan, input: torch.Tensor, mean, var) -> None:
+        """Move the running statistics: new = (1 - momentum)·old + momentum·batch.
+
+        The variance that is stored is the unbiased one, though the biased one normalizes. Where a
+        running value is kept per fewer axes than a statistic, as in InstanceNorm, it moves towards
+        the average.
+        """
+        momentum = self.momentum or 0.0
+        if self.counts and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # the n-th batch weighs 1/n: the plain average of all batches
+                momentum = 1 / self.num_batches_tracked.item()
+        if mean is None or not mean.numel() or self.running_mean is None:
+            return  # an empty batch counts, but has nothing to add
+        count = plan.reduction.count(input.shape)
+        together = Reduction(f"{plan.statistic} -> {plan.running}")
+        batch = together.mean(mean), together.mean(var * (count / (count - 1)))
+        for running, new in zip((self.running_mean, self.running_var), batch, strict=True):
+            running.copy_(momentum * new + (1 - momentum) * running)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        if local_metadata.get("version") in (None, 1) and self.track_running_stats:
+            own = self.num_batches_tracked
+            start = torch.tensor(0) if own is None or own.is_meta else own
+            state_dict.setdefault(f"{prefix}num_batches_tracked", start)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def extra_repr(self) -> str:
+        """The arguments, as torch.nn prints them."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )

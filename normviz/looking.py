@@ -1,0 +1,76 @@
+"""Looking at a module changes nothing: it runs as it is, and afterwards is what it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Within a with block, a module may be run and changed; afterwards it is what it was.
+
+    That holds bit for bit, after an error too, for parameters, buffers, modes, hooks and all other
+    attributes, of its submodules as well, and for torch's random state. Meanwhile the module has
+    copies of its tensors, so that what autograd keeps of them for a backward pass stays valid.
+
+    >>> bn = nn.BatchNorm1d(2)
+    >>> with untouched(bn):
+    ...     _ = bn(torch.randn(3, 2))
+    >>> int(bn.num_batches_tracked)
+    0
+    """
+    states, copies = [], {}
+    for part in module.modules():
+        state = dict(vars(part))
+        # Whoever holds one of these dictionaries, as the handle of a hook does, has to find it.
+        inner = {name: (held, held.copy()) for name, held in state.items() if _is_dict(held)}
+        states.append((part, state, inner))
+        for kind in ("_parameters", "_buffers"):
+            own = {name: _copy_of(tensor, copies) for name, tensor in state[kind].items()}
+            vars(part)[kind] = own
+    devices = {t.device.index for t in copies.values() if t is not None and t.is_cuda}
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for part, state, inner in states:
+            vars(part).clear()
+            vars(part).update(state)
+            for held, content in inner.values():
+                held.clear()
+                held.update(content)
+
+
+def twin_of(module: nn.Module) -> nn.Module:
+    """A module of the same classes with copies of all tensors, also where ``copy`` refuses it."""
+    copies = {}
+
+    def twin(part: nn.Module) -> nn.Module:
+        made = object.__new__(type(part))
+        vars(made).update(
+            {name: held.copy() if _is_dict(held) else held for name, held in vars(part).items()}
+        )
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in vars(part)[kind].items():
+                vars(made)[kind][name] = _copy_of(tensor, copies)
+        for name, inner in part._modules.items():
+            made._modules[name] = None if inner is None else twin(inner)
+        return made
+
+    return twin(module)
+
+
+def _is_dict(held) -> bool:
+    return isinstance(held, dict) and hasattr(held, "copy")
+
+
+def _copy_of(tensor: torch.Tensor | None, copies: dict) -> torch.Tensor | None:
+    """A copy of a tensor, one for all places where it stands."""
+    if tensor is not None and id(tensor) not in copies:
+        made = tensor.detach().clone()
+        if isinstance(tensor, nn.Parameter):
+            made = nn.Parameter(made, requires_grad=tensor.requires_grad)
+        copies[id(tensor)] = made
+    return None if tensor is None else copies[id(tensor)]

@@ -1,0 +1,239 @@
+"""What a layer refuses, in words: the argument, the rule, what was given, and what would do."""
+
+import inspect
+import operator
+from math import inf, prod
+from numbers import Real
+
+import torch
+from torch import nn
+
+from normviz.plans import Plan, declared
+from normviz.reduction import refuse_mask
+
+RUNNING = ("running_mean", "running_var")
+LIMITS = {  # of a layer's numbers, which are not below 0
+    "eps": (inf, "a number, 0 or more", "1e-5"),
+    "momentum": (1, "from 0 to 1 (the weight of the new batch)", "0.1"),
+}
+
+
+class RefusedInput(ValueError, RuntimeError):
+    """What a layer refuses, before it changes anything.
+
+    torch.nn raises ValueError for some of these and RuntimeError for others; code that catches
+    either one goes on working.
+    """
+
+
+def check_input(layer: nn.Module, x: torch.Tensor) -> Plan:
+    """The plan of a layer for x, if it can take x. It may be normviz's, torch.nn's or anybody's.
+
+    Raises:
+        RefusedInput: naming the argument, the rule, what was given and what would do.
+    """
+    check_tensor(layer, x)
+    if hasattr(layer, "plan"):
+        check_numbers(layer)
+    try:
+        _, plan = declared(layer, x.ndim)
+    except ValueError as error:
+        raise RefusedInput(f"{error} x has shape {tuple(x.shape)}.") from None
+    _check_sizes(layer, plan, x)
+    _check_state(layer, plan, x)
+    _check_count(layer, plan, x)
+    return plan
+
+
+def stored_statistics(layer: nn.Module, plan: Plan) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The running mean and variance that normalize now; None if the input's own do.
+
+    As in torch.nn, those of a batch normalize in eval wherever they are there, and those of single
+    samples (InstanceNorm) if the flag ``track_running_stats`` says so.
+    """
+    if layer.training or plan.running is None:
+        return None
+    if not plan.over_samples and not layer.track_running_stats:
+        return None
+    pair = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
+    return None if pair == (None, None) else pair
+
+
+def epsilon_of(layer: nn.Module, dtype: torch.dtype) -> float:
+    """What a layer adds to the variance; where eps is None, as in RMSNorm, that of a wide dtype.
+
+    >>> epsilon_of(nn.RMSNorm(4), torch.bfloat16)  # not that of bfloat16, 0.0078
+    1.1920928955078125e-07
+    """
+    eps = getattr(layer, "eps", 0.0)
+    return torch.finfo(torch.promote_types(dtype, torch.float32)).eps if eps is None else eps
+
+
+def needed_by(made) -> list[str]:
+    """The arguments of a class or a function that have no default.
+
+    >>> needed_by(nn.GroupNorm)
+    ['num_groups', 'num_channels']
+    """
+    parameters = inspect.signature(made).parameters.values()
+    empty = inspect.Parameter.empty
+    return [p.name for p in parameters if p.default is empty and p.kind < p.VAR_POSITIONAL]
+
+
+def arguments_of(layer: nn.Module) -> dict[str, object]:
+    """What a layer was made with, as far as its constructor has no default for it."""
+    return {n: getattr(layer, n) for n in needed_by(type(layer)) if hasattr(layer, n)}
+
+
+def check_tensor(layer, x) -> None:
+    """Whether x is a tensor of numbers that can be normalized.
+
+    Raises:
+        RefusedInput: with what would make one of it.
+    """
+    dtype = _dtype_of(layer)
+    to_dtype = "x.float()" if dtype == torch.float32 else f"x.to({dtype})"
+    if not isinstance(x, torch.Tensor):
+        raise RefusedInput(f"x must be a torch tensor: got {_what_instead(x, dtype)}.")
+    if x.is_nested:
+        what, would_do = "a nested one", "each of its parts, x.unbind(),"
+    elif x.layout != torch.strided:
+        what, would_do = f"one with the layout {x.layout}", "x.to_dense()"
+    elif x.is_quantized:
+        what, would_do = f"a quantized one, {x.dtype}", "x.dequantize()"
+    elif x.is_complex():
+        what, would_do = f"{x.dtype}", "x.real and x.imag, each for itself,"
+    elif not x.is_floating_point() or x.dtype.itemsize < 2:
+        what, would_do = f"{x.dtype}", to_dtype
+    elif type(x).__name__ == "MaskedTensor":
+        what, would_do = "a masked one, and hidden numbers would count", "x.get_data()"
+    else:
+        return
+    raise RefusedInput(f"x must be a floating-point tensor: got {what}; {would_do} would do.")
+
+
+def _what_instead(x, dtype: torch.dtype) -> str:
+    kind = type(x).__name__
+    if isinstance(x, nn.Module):
+        return f"{kind}, a module; the layer comes first, then its input"
+    try:
+        refuse_mask(x)
+    except ValueError as error:
+        return f"a masked array. {str(error).removesuffix('.')}"
+    if isinstance(x, tuple) and x and isinstance(x[0], torch.Tensor):
+        return f"{kind}; x[0] would do"
+    try:
+        torch.as_tensor(x).to(dtype)
+    except Exception:  # whatever it is, it holds no numbers
+        return kind
+    to_dtype = ".float()" if dtype == torch.float32 else f".to({dtype})"
+    return f"{kind}; torch.as_tensor(x){to_dtype} would do"
+
+
+def _dtype_of(layer) -> torch.dtype:
+    """That of a layer's weights; that of most tensors where it has none."""
+    for tensor in layer.state_dict().values() if isinstance(layer, nn.Module) else ():
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.get_default_dtype()
+
+
+def _check_sizes(layer, plan: Plan, x) -> None:
+    shape = tuple(x.shape)
+    try:
+        plan.reduction.stat_shape(shape), plan.sharing.stat_shape(shape)
+    except ValueError as error:
+        wanted = {
+            axis: prod(dict(plan.sizes)[name] for name in group)
+            for axis, group in enumerate(plan.reduction.axes)
+            if {*group} <= {*dict(plan.sizes)}
+        }
+        if not wanted or len(plan.reduction.axes) != len(shape):
+            raise RefusedInput(str(error)) from None
+        sizes, got = tuple(wanted.values()), tuple(shape[axis] for axis in wanted)
+        arguments = {str(value): name for name, value in arguments_of(layer).items()}
+        if str(sizes) in arguments:
+            named = f"the last axes of x must be {arguments[str(sizes)]} {sizes}: got {got}"
+        else:
+            [axis], [size], [got] = wanted, sizes, got
+            name = arguments.get(str(size))
+            size = f"{name}={size}" if name else f"{size} that the layer was made for"
+            named = f"axis {axis} of x must have the size {size}: got {got}"
+        raise RefusedInput(f"{named} in the shape {shape}.") from None
+
+
+def _check_state(layer, plan: Plan, x) -> None:
+    """Weights and statistics: one device, fitting dtypes, and one number per slice each."""
+    held = {name: getattr(layer, name, None) for name in ("weight", "bias", *RUNNING)}
+    held = {name: tensor for name, tensor in held.items() if tensor is not None}
+    allowed = {x.dtype, torch.promote_types(x.dtype, torch.float32)}
+    would_do = {tensor.dtype for tensor in held.values()}
+    for name, tensor in held.items():
+        if tensor.device != x.device:
+            raise RefusedInput(
+                f"x and {name} must be on one device: got {x.device} and {tensor.device}"
+                + ("." if tensor.is_meta else f"; x.to({str(tensor.device)!r}) would do.")
+            )
+        if tensor.dtype not in allowed:
+            mend = f"x.to({tensor.dtype})" if len(would_do) == 1 else f"layer.to({x.dtype})"
+            raise RefusedInput(
+                f"x and {name} must have one dtype (a half-precision x may meet float32): got "
+                f"{x.dtype} and {tensor.dtype}; {mend} would do."
+            )
+        kept = plan.running if name in RUNNING else plan.weight
+        shape = () if kept is None else plan.per(kept).stat_shape(x.shape)
+        if kept is not None and tensor.numel() != prod(shape):
+            raise RefusedInput(
+                f"{name} must hold one number per {kept or 'input'}, {prod(shape)} in all: got "
+                f"{tensor.numel()}."
+            )
+    if all(hasattr(layer, name) for name in RUNNING) and len({*held} & {*RUNNING}) == 1:
+        raise RefusedInput(
+            "running_mean and running_var must both be there, or neither: got one of them alone."
+        )
+
+
+def _check_count(layer, plan: Plan, x) -> None:
+    """Where running statistics are kept, a slice of one number has none to give."""
+    if not plan.running or not plan.centred or plan.mixed or plan.reduction.count(x.shape) != 1:
+        return
+    if stored_statistics(layer, plan) is None:
+        what, more = "spatial element", "longer or larger input"
+        if plan.over_samples:
+            what, more = "value per channel", "larger batch"
+        stored = getattr(layer, "running_mean", None) is not None
+        raise RefusedInput(
+            f"Expected more than 1 {what} when training, or without running statistics: got x of "
+            f"shape {tuple(x.shape)}, and one number has no spread; "
+            + (f"a {more}, or layer.eval(), would do." if stored else f"only a {more} would do.")
+        )
+
+
+def check_numbers(layer) -> None:
+    """The numbers that a layer was made with, which its owner may have changed since.
+
+    Raises:
+        RefusedInput: naming the one that is out of its range.
+    """
+    for name, (most, rule, usual) in LIMITS.items():
+        value, optional = getattr(layer, name, 0), name in getattr(layer, "optional", ())
+        if not (value is None and optional) and not (
+            isinstance(value, Real) and 0 <= value <= most
+        ):
+            rule += ", or None" * optional
+            raise RefusedInput(f"{name} must be {rule}: got {value!r}; {usual} is usual.")
+
+
+def positive_int(name: str, value) -> int:
+    """The value of an argument that counts something.
+
+    Raises:
+        RefusedInput: if it is no positive int.
+    """
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise RefusedInput(f"{name} takes positive ints: got {value!r}.")
+    return number

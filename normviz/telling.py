@@ -1,0 +1,80 @@
+"""What a forward pass normalized with, told to whoever listens: ``explain`` does.
+
+A layer knows its statistics while it runs, and forgets them. It tells them once; where nobody
+listens, nothing happens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+
+from normviz.plans import Plan
+from normviz.reduction import Reduction
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several statistics that were mixed."""
+
+    name: str
+    reduction: Reduction
+    mean: torch.Tensor  # one per slice of the reduction
+    var: torch.Tensor
+    shares: list[torch.Tensor]  # of the mixed mean, and of the mixed variance: a number each
+    source: str  # "batch" or "running"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What normalized one input.
+
+    Attributes:
+        plan: of the layer, for this input.
+        source: whose statistics these are: ``"batch"``, ``"running"`` or ``"memory"``.
+        mean: one per slice of ``plan.reduction``, or of its running statistics; 0 if not centred.
+        var: likewise: the biased variance, or the mean square.
+        eps: added to it: a number, or one per slice.
+        batch: mean and variance of x itself, if the pass has measured them.
+        parts: the statistics that were mixed.
+        factor: one per slice, by which the normalized numbers were multiplied.
+        floor: one per weight, below which no output goes.
+    """
+
+    plan: Plan
+    source: str
+    mean: torch.Tensor
+    var: torch.Tensor
+    eps: float | torch.Tensor
+    batch: tuple[torch.Tensor, torch.Tensor] | None = None
+    parts: tuple[Part, ...] = ()
+    factor: torch.Tensor | None = None
+    floor: torch.Tensor | None = None
+
+    @property
+    def reduction(self) -> Reduction:
+        """Which numbers share these statistics."""
+        return self.plan.per(self.plan.running) if self.source == "running" else self.plan.reduction
+
+
+_heard: ContextVar[list[Told] | None] = ContextVar("heard", default=None)
+
+
+def tell(plan: Plan, source: str, mean, var, eps, **more) -> None:
+    """Tell what normalized, if somebody listens; the arguments are those of Told."""
+    heard = _heard.get()
+    if heard is not None:
+        heard.append(Told(plan, source, mean, var, eps, **more))
+
+
+@contextmanager
+def listening() -> Iterator[list[Told]]:
+    """Within a with block, all that is told in this thread, in order."""
+    heard: list[Told] = []
+    token = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(token)
