@@ -166,30 +166,34 @@ def _check_state(layer, plan: Plan, x) -> None:
     """Weights and statistics: one device, fitting dtypes, and one number per slice each."""
     held = {name: getattr(layer, name, None) for name in ("weight", "bias", *RUNNING)}
     held = {name: tensor for name, tensor in held.items() if tensor is not None}
-    allowed = {x.dtype, torch.promote_types(x.dtype, torch.float32)}
-    would_do = {tensor.dtype for tensor in held.values()}
     for name, tensor in held.items():
         if tensor.device != x.device:
+            mend = "" if tensor.is_meta else f"; x.to({str(tensor.device)!r}) would do"
             raise RefusedInput(
-                f"x and {name} must be on one device: got {x.device} and {tensor.device}"
-                + ("." if tensor.is_meta else f"; x.to({str(tensor.device)!r}) would do.")
+                f"x and {name} must be on one device: got {x.device} and {tensor.device}{mend}."
             )
-        if tensor.dtype not in allowed:
-            mend = f"x.to({tensor.dtype})" if len(would_do) == 1 else f"layer.to({x.dtype})"
+        if tensor.dtype not in (x.dtype, torch.promote_types(x.dtype, torch.float32)):
+            mend = f"x.to({tensor.dtype})"
+            if not tensor.is_floating_point():
+                mend = f"layer.{name} = layer.{name}.to({x.dtype})"
+            elif len({other.dtype for other in held.values()}) > 1:
+                mend = f"layer.to({x.dtype})"
             raise RefusedInput(
                 f"x and {name} must have one dtype (a half-precision x may meet float32): got "
                 f"{x.dtype} and {tensor.dtype}; {mend} would do."
             )
         kept = plan.running if name in RUNNING else plan.weight
-        shape = () if kept is None else plan.per(kept).stat_shape(x.shape)
-        if kept is not None and tensor.numel() != prod(shape):
-            raise RefusedInput(
-                f"{name} must hold one number per {kept or 'input'}, {prod(shape)} in all: got "
-                f"{tensor.numel()}."
-            )
-    if all(hasattr(layer, name) for name in RUNNING) and len({*held} & {*RUNNING}) == 1:
+        wanted = tensor.numel() if kept is None else prod(plan.per(kept).stat_shape(x.shape))
+        if tensor.numel() != wanted:
+            raise RefusedInput(f"{name} must hold {wanted} numbers: got {tensor.numel()}.")
+    found = [name for name in RUNNING if name in held]
+    if len(found) == 1 and all(hasattr(layer, name) for name in RUNNING):
+        raise RefusedInput(f"{' and '.join(RUNNING)} must both be there: got {found[0]} alone.")
+    by_flag = not plan.over_samples and getattr(layer, "track_running_stats", False)
+    if by_flag and not layer.training and not found:
         raise RefusedInput(
-            "running_mean and running_var must both be there, or neither: got one of them alone."
+            "running_mean and running_var must be there where track_running_stats is set: got "
+            "none; layer.track_running_stats = False would do."
         )
 
 

@@ -1,0 +1,394 @@
+"""What single layers have of their own, and how all of them behave in larger programs."""
+
+import copy
+
+import pytest
+import torch
+from test_conformance import (
+    CASES,
+    LAYOUTS,
+    TOLERANCE,
+    assert_twins,
+    every_torch_layer,
+    one_pass,
+    random_input,
+    twins,
+)
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+import normviz
+from normviz import Reduction, blocks, normalize, weight_norm
+from normviz.refusals import RefusedInput
+
+TABLE = ("BatchNorm1d", (3,), (7, 3))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(7)
+
+
+# Running statistics
+
+
+def test_momentum_none_is_the_plain_average():
+    layer, batches = normviz.BatchNorm1d(3, momentum=None), [random_input((7, 3)) for _ in range(4)]
+    for batch in batches:
+        layer(batch)
+    for running, statistic in ((layer.running_mean, torch.mean), (layer.running_var, torch.var)):
+        torch.testing.assert_close(running, sum(statistic(b, dim=0) for b in batches) / 4)
+
+
+def test_the_stored_variance_is_unbiased_and_the_normalizing_one_is_not():
+    layer, x = normviz.BatchNorm1d(3, momentum=1, affine=False, eps=0), random_input((7, 3))
+    torch.testing.assert_close(layer(x).var(0, correction=0), torch.ones(3))
+    torch.testing.assert_close(layer.running_var, x.var(0, correction=1))
+
+
+@pytest.mark.parametrize("track", [True, False])
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize("case", [TABLE, ("InstanceNorm1d", (3,), (4, 3, 5))], ids=str)
+def test_track_running_stats_may_be_flipped_after_construction(case, track, momentum):
+    """With the quirk of InstanceNorm: a flag set to False stops no movement, not even in eval."""
+    ours, theirs = twins(case, momentum=momentum, track_running_stats=track, affine=True)
+    assert_twins(ours, theirs, random_input(case[2]))
+    ours.track_running_stats = theirs.track_running_stats = not track
+    before = copy.deepcopy([*ours.buffers()])
+    assert_twins(ours, theirs, random_input(case[2]))
+    ours.eval(), theirs.eval()
+    if case is not TABLE and not track:  # there is nothing to normalize with
+        with pytest.raises(RuntimeError):
+            theirs(random_input(case[2]))
+        with pytest.raises(RefusedInput, match="running_mean"):
+            ours(random_input(case[2]))
+        return
+    assert_twins(ours, theirs, random_input(case[2]))
+    moved = not all(map(torch.equal, ours.buffers(), before))
+    assert moved == (case is not TABLE and momentum is not None)
+
+
+def test_instance_norm_never_counts_and_moves_by_the_average_over_the_samples():
+    layer = normviz.InstanceNorm1d(3, momentum=1, track_running_stats=True)
+    x = random_input((4, 3, 5))
+    layer(x)
+    torch.testing.assert_close(layer.running_mean, x.mean((0, 2)))
+    torch.testing.assert_close(layer.running_var, x.var(2, correction=1).mean(0))
+    assert layer.num_batches_tracked == 0
+    still = normviz.InstanceNorm1d(3, momentum=None, track_running_stats=True)
+    still(x)
+    assert (still.running_mean == 0).all()
+
+
+@pytest.mark.parametrize(
+    "missing", [["num_batches_tracked"], ["running_mean", "running_var"]], ids=" ".join
+)
+def test_buffers_set_to_none_are_left_out_as_in_torch(missing):
+    ours, theirs = twins(TABLE)
+    for layer in (ours, theirs):
+        for name in missing:
+            setattr(layer, name, None)
+    assert_twins(ours, theirs, random_input((7, 3)))
+
+
+BROKEN = {
+    "one of two": lambda layer: setattr(layer, "running_mean", None),
+    "too short": lambda layer: setattr(layer, "running_var", torch.ones(2)),
+    "of integers": lambda layer: setattr(layer, "running_mean", torch.zeros(3, dtype=int)),
+    "elsewhere": lambda layer: setattr(layer, "running_var", torch.ones(3, device="meta")),
+    "a weight too long": lambda layer: setattr(layer, "bias", nn.Parameter(torch.ones(4))),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_broken_state_is_refused_before_anything_moves(how, training):
+    layer = normviz.BatchNorm1d(3).train(training)
+    BROKEN[how](layer)
+    with pytest.raises(RefusedInput):
+        layer(random_input((7, 3)))
+    assert layer.num_batches_tracked == 0
+
+
+def test_running_statistics_move_under_no_grad_too():
+    ours, theirs = twins(TABLE)
+    x = random_input((7, 3))
+    with torch.no_grad():
+        assert not ours(x).requires_grad
+        theirs(x)
+    assert ours.num_batches_tracked == 1
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_what_was_infinite_stays_so_as_in_torch():
+    for value in (float("inf"), -float("inf")):
+        ours, theirs = twins(TABLE)
+        for layer in (ours, theirs):
+            layer.running_mean.fill_(value)
+            layer.running_var.fill_(abs(value))
+        assert_twins(ours, theirs, random_input((7, 3)))
+        assert ours.running_mean.isinf().all()
+
+
+def old_state(version):
+    """A state_dict from before there was a counter."""
+    state = nn.BatchNorm1d(3).state_dict()
+    del state["num_batches_tracked"]
+    state._metadata[""]["version"] = version
+    return state
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_a_state_from_before_the_counter_loads_and_leaves_it_alone(version):
+    layer = normviz.BatchNorm1d(3)
+    layer(random_input((7, 3)))
+    layer.load_state_dict(old_state(version), strict=True)
+    assert layer.num_batches_tracked == 1
+    assert layer.running_mean.tolist() == [0, 0, 0]
+    meta = normviz.BatchNorm1d(3, device="meta")
+    meta.load_state_dict(old_state(version), assign=True)
+    assert {value.device.type for value in meta.state_dict().values()} == {"cpu"}
+
+
+def test_a_new_state_without_the_counter_is_incomplete():
+    with pytest.raises(RuntimeError, match="num_batches_tracked"):
+        normviz.BatchNorm1d(3).load_state_dict(old_state(2), strict=True)
+
+
+def test_with_momentum_one_eval_repeats_a_switchable_norms_last_output():
+    layer = normviz.SwitchableNorm2d(3, momentum=1)
+    x = random_input((4, 3, 5, 6))
+    torch.testing.assert_close(layer(x), layer.eval()(x))
+
+
+def test_the_memory_of_mabn_makes_r_after_a_thousand_batches():
+    ours, theirs = twins(("MABN2d", (3, 2, 1e-5, 0.02, 2), (4, 3, 5, 6)))
+    for layer in (ours, theirs):
+        layer.iterations.fill_(998)
+        layer.running_var.fill_(40.0)
+    for _ in range(4):  # r is 1 twice, and then moves
+        assert_twins(ours, theirs, random_input((4, 3, 5, 6)))
+    x = random_input((4, 3, 5, 6))
+    z = x.double() / (ours.memory_x2.double().mean(0) + 1e-5).sqrt()[:, None, None]
+    assert not torch.allclose(ours(x).double() - ours.bias.double()[:, None, None], z, rtol=0.1)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, None])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+def test_weight_norm_is_torchs(dim, dtype):
+    layer = nn.Conv1d(3, 4, 2).to(dtype)
+    before = layer.weight.detach().clone()
+    ours = weight_norm(copy.deepcopy(layer), dim=dim)
+    assert torch.equal(ours.weight, before)  # to the last bit
+    theirs = parametrizations.weight_norm(copy.deepcopy(layer), dim=dim)
+    assert repr(ours).replace("_", "") == repr(theirs).replace("_", "")
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in theirs.state_dict().items()
+    }
+    for parameter in theirs.parameters():
+        parameter.data += 0.5
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x = random_input((2, 3, 5), dtype)
+    upstream = torch.randn(2, 4, 4).to(dtype)
+    passes = one_pass(ours, x, upstream), one_pass(theirs, x, upstream)
+    tolerance = TOLERANCE[dtype]
+    torch.testing.assert_close(*passes, rtol=tolerance, atol=tolerance)
+    parametrize.remove_parametrizations(ours, "weight")
+    torch.testing.assert_close(ours(x), theirs(x), rtol=tolerance, atol=tolerance)
+
+
+def test_weight_norm_has_the_right_gradient_and_reads_older_files():
+    layer = weight_norm(nn.Linear(3, 2, dtype=torch.float64))
+    parts = layer.parametrizations.weight
+    inputs = parts.original0.detach().requires_grad_(), parts.original1.detach().requires_grad_()
+    assert torch.autograd.gradcheck(parts[0], inputs)
+    old = {"weight_g": torch.ones(2, 1), "weight_v": torch.ones(2, 3), "bias": torch.zeros(2)}
+    layer.load_state_dict(old, strict=True)
+    torch.testing.assert_close(layer.weight, torch.full((2, 3), 3**-0.5, dtype=torch.float64))
+    assert copy.deepcopy(layer).state_dict().keys() == layer.state_dict().keys()
+
+
+def test_a_slice_of_zeros_has_no_direction_and_is_refused():
+    layer = nn.Linear(3, 2)
+    layer.weight.data[1] = 0
+    with pytest.raises(RefusedInput, match="zeros at o 1"):
+        weight_norm(layer)
+    assert isinstance(layer.weight, nn.Parameter)  # nothing has changed
+    assert parametrizations.weight_norm(layer)(torch.ones(1, 3)).isnan().any()
+    layer = weight_norm(nn.Linear(3, 2))
+    layer.parametrizations.weight.original1.data.zero_()
+    with pytest.raises(RefusedInput, match="zeros at o 0"):
+        layer(torch.ones(1, 3))
+    for arguments, rule in ((("wight",), "name must be that of a"), (("weight", 2), "dim must be")):
+        with pytest.raises(RefusedInput, match=rule):
+            weight_norm(nn.Linear(3, 2), *arguments)
+
+
+def test_a_centred_convolution_is_a_convolution_of_the_centred_weight():
+    ours, theirs = normviz.CentredConv2d(3, 2, 2, stride=2), nn.Conv2d(3, 2, 2, stride=2)
+    theirs.load_state_dict(ours.state_dict())
+    parametrize.register_parametrization(theirs, "weight", Centred())
+    x, upstream = random_input((4, 3, 6, 6)), torch.randn(4, 2, 3, 3)
+    ours_, theirs_ = one_pass(ours, x, upstream), one_pass(theirs, x, upstream)
+    torch.testing.assert_close(ours_["y"], theirs_["y"])
+    torch.testing.assert_close(ours_["weight"], theirs_["parametrizations.weight.original"])
+    assert not torch.allclose(ours.weight.mean((1, 2, 3)), torch.zeros(2), atol=1e-4)
+
+
+class Centred(nn.Module):
+    def forward(self, weight):
+        return weight - weight.mean((1, 2, 3), keepdim=True)
+
+
+# In larger programs
+
+
+def exact(*shape):
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("centred", [True, False], ids=["centred", "not centred"])
+@pytest.mark.parametrize(
+    ("reduction", "shape"),
+    [
+        (Reduction("n c l -> c"), (3, 2, 2)),
+        (Reduction("n t c -> n t"), (2, 1, 4)),
+        (Reduction("n (g c) l -> n g", g=2), (2, 4, 2)),
+        (Reduction("... ->"), (2, 3)),
+    ],
+    ids=str,
+)
+def test_normalize_has_the_right_derivatives_by_all_three_outputs(reduction, shape, centred):
+    def three_outputs(x):
+        return normalize(x, reduction, 1e-3, centred=centred)
+
+    assert torch.autograd.gradcheck(three_outputs, exact(*shape))
+    assert torch.autograd.gradgradcheck(three_outputs, exact(*shape))
+
+
+@pytest.mark.parametrize("block", [1, 20])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_large_input_taken_block_by_block_gives_the_same(dtype, layout, block, monkeypatch):
+    cuts, split = [], torch.Tensor.split
+    monkeypatch.setattr(torch.Tensor, "split", lambda x, *how: cuts.append(how) or split(x, *how))
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    for case in CASES:
+        x = LAYOUTS[layout](random_input(case[2])).to(dtype)
+        if hasattr(nn, case[0]):
+            assert_twins(*twins(case, dtype=dtype), x, TOLERANCE[dtype])
+    assert cuts
+
+
+@every_torch_layer
+def test_on_the_meta_device_only_shapes_are_worked_out(case):
+    layer = getattr(normviz, case[0])(*case[1], device="meta")
+    y = layer(torch.empty(case[2], device="meta"))
+    assert y.is_meta
+    assert y.shape == case[2]
+
+
+@pytest.mark.parametrize("output", range(3), ids=["y", "mean", "var"])
+def test_many_gradients_at_once_of_any_output_are_those_one_by_one(output, monkeypatch):
+    x = exact(4, 3)
+    of_all = normalize(x, Reduction("n c -> c"), 1e-3)[output]
+    numbers = of_all.numel()
+    directions = torch.eye(numbers, dtype=x.dtype).reshape(numbers, *of_all.shape)
+    options = {"retain_graph": True}
+    (together,) = torch.autograd.grad(of_all, x, directions, is_grads_batched=True, **options)
+    each = [torch.autograd.grad(of_all, x, direction, **options)[0] for direction in directions]
+    torch.testing.assert_close(together, torch.stack(each))
+    assert together.abs().max() > 0.01
+
+
+def untracked(case):
+    tracks = case[0].startswith(("BatchNorm", "InstanceNorm"))
+    return {"track_running_stats": False, "affine": True} if tracks else {}
+
+
+@every_torch_layer
+def test_functional_jacobians_and_mapped_gradients_equal_torchs(case):
+    ours, theirs = twins(case, **untracked(case), dtype=torch.float64)
+    two = random_input((2, *case[2]), torch.float64)
+    gradient, expected = (
+        torch.func.grad(lambda x, layer=layer: layer(x).pow(3).sum()) for layer in (ours, theirs)
+    )
+    close = {"rtol": 1e-8, "atol": 1e-8}
+    torch.testing.assert_close(gradient(two[0]), expected(two[0]), **close)
+    torch.testing.assert_close(torch.vmap(gradient)(two), torch.vmap(expected)(two), **close)
+    small = two[0].flatten()[:1].expand(case[2]).clone() + random_input(case[2], torch.float64)
+    jacobian, wanted = (torch.func.jacrev(layer)(small) for layer in (ours, theirs))
+    torch.testing.assert_close(jacobian, wanted, **close)
+
+
+@every_torch_layer
+def test_an_ensemble_of_layers_is_each_of_them(case):
+    members = [twins(case, **untracked(case))[0] for _ in range(2)]
+    parameters, _ = torch.func.stack_module_state(members)
+    x = random_input(case[2])
+
+    def one(parameters, x):
+        return torch.func.functional_call(members[0], parameters, (x,))
+
+    together = torch.vmap(one, in_dims=(0, None))(parameters, x)
+    torch.testing.assert_close(together, torch.stack([member(x) for member in members]))
+    batch_inside = torch.stack([x, x - 1], dim=1)
+    mapped = torch.vmap(members[0], in_dims=1)(batch_inside)
+    torch.testing.assert_close(mapped, torch.stack([members[0](x), members[0](x - 1)]))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # forward mode uses it
+def test_forward_mode_is_refused_rather_than_wrong():
+    x = exact(3, 2)
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda x: normalize(x, Reduction("n c -> c"), 1e-3)[0], (x,), (x,))
+
+
+def small_net(library):
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv1d(2, 3, 2, bias=False, dtype=torch.float64),  # a bias would be taken out again
+        library.BatchNorm1d(3, dtype=torch.float64),
+        nn.ReLU(inplace=True),
+        library.GroupNorm(1, 3, dtype=torch.float64),
+        nn.Linear(4, 6, dtype=torch.float64),
+        library.RMSNorm([3, 6], dtype=torch.float64),
+        library.InstanceNorm1d(3, affine=True, dtype=torch.float64),
+        nn.Flatten(),
+        library.LayerNorm(18, dtype=torch.float64),
+        nn.Linear(18, 4, bias=False, dtype=torch.float64),
+        library.BatchNorm1d(4, momentum=None, dtype=torch.float64),
+    )
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_a_net_trains_exactly_as_its_torch_twin(optimizer):
+    x, target = torch.randn(8, 2, 5).double(), torch.randn(8, 4).double()
+    nets = small_net(normviz), small_net(nn)
+    start = copy.deepcopy(nets[0].state_dict())
+    for net in nets:
+        steps = optimizer(net.parameters(), lr=0.05)
+        for _ in range(10):
+            steps.zero_grad()
+            (net(x) - target).square().mean().backward()
+            steps.step()
+    torch.testing.assert_close(nets[0].state_dict(), nets[1].state_dict(), rtol=1e-6, atol=1e-6)
+    assert sum(torch.equal(start[key], value) for key, value in nets[0].state_dict().items()) == 0
+
+
+def test_tiny_gradients_of_half_precision_weights_are_added_up_in_float32():
+    x = torch.randn(4096, 3).half()
+    upstream = x.sign() * 6e-8  # about the smallest half, so that products with it round badly
+    half, exact = (normviz.BatchNorm1d(3, dtype=dtype) for dtype in (torch.half, torch.double))
+    for layer in (half, exact):
+        layer(x.to(layer.weight.dtype)).backward(upstream.to(layer.weight.dtype))
+    torch.testing.assert_close(half.weight.grad.double(), exact.weight.grad, rtol=0.01, atol=0)
+
+
+def test_the_output_of_an_empty_batch_is_not_the_input():
+    x = torch.zeros(0, 3)
+    assert normviz.BatchNorm1d(3, affine=False)(x) is not x
