@@ -7,7 +7,9 @@ from math import prod
 
 import numpy as np
 
+from normviz.layout import as_shape
 from normviz.picture import Picture
+from normviz.plans import plan_of
 from normviz.reduction import Reduction, as_reduction
 from normviz.svg import style_of, svg_dash, svg_page, svg_slice, svg_text, tint
 from normviz.words import count_slices, name_slice, number_of
@@ -20,7 +22,7 @@ BLOCKS_PER_ROW, BLOCK_WIDTH, BLOCK_MARGIN = 3, 210, 60
 CARDS_PER_ROW, CARD = 12, 13
 
 
-def draw_cubes(shape: tuple[int, ...], reductions: Mapping[str, Reduction | str]) -> Picture:
+def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
     """Blocks side by side, one per reduction: the numbers of one colour share a statistic.
 
     The first axis runs back, the second to the right, all others together run down. Below a block
@@ -29,8 +31,8 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping[str, Reduction | str]
     Args:
         shape: sizes of at least two axes, such as (N, C, H, W). Of a long axis only the first six
             positions are drawn.
-        reductions: name → Reduction, as in ``{"BatchNorm": Reduction("n c h w -> c")}``; a pattern
-            without sizes may be a string.
+        reductions: name → what shares a mean: a layer, as in ``{"BatchNorm": nn.BatchNorm2d(6)}``,
+            which is asked for its plan; a Reduction; or a pattern without sizes.
 
     Raises:
         ValueError: if there are no reductions, if one does not fit the shape, or if the shape has
@@ -41,8 +43,8 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping[str, Reduction | str]
     BatchNorm: over n, h, w, one per c. 6 slices of 24 numbers.
     LayerNorm: over c, h, w, one per n. 4 slices of 36 numbers.
     """
-    named = _named_reductions(reductions)
     shape = tuple(shape) if hasattr(shape, "__iter__") else shape
+    named = _named_reductions(reductions, shape)
     for reduction in named.values():
         reduction.stat_shape(shape)  # says what is wrong with a shape, or that it does not fit
     shape = tuple(map(operator.index, shape))
@@ -86,13 +88,18 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping[str, Reduction | str]
     )
 
 
-def _named_reductions(reductions) -> dict[str, Reduction]:
+def _named_reductions(reductions, shape) -> dict[str, Reduction]:
     if not isinstance(reductions, Mapping) or not reductions:
         raise ValueError(
-            "reductions must map names to reductions, as in "
+            "reductions must map names to reductions or layers, as in "
             f'{{"BatchNorm": Reduction("n c h w -> c")}}: got {reductions!r}.'
         )
-    return {str(n): as_reduction(f"reductions[{n!r}]", r) for n, r in reductions.items()}
+    named = {}
+    for name, given in reductions.items():
+        if hasattr(given, "forward"):
+            given = plan_of(given, len(as_shape(shape))).reduction
+        named[str(name)] = as_reduction(f"reductions[{name!r}]", given)
+    return named
 
 
 def cubes_by_label(reduction, shape, steps) -> dict[int, list[tuple[int, int, int]]]:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import normviz
 from normviz import Reduction, draw_cubes
@@ -202,3 +203,22 @@ def test_a_shape_that_fits_no_memory_can_be_drawn(kept):
 def test_what_cannot_be_drawn_is_refused(shape, reductions, rule):
     with pytest.raises(ValueError, match=rule):
         draw_cubes(shape, reductions)
+
+
+def test_a_layer_is_drawn_by_its_plan():
+    layers = {
+        "BatchNorm": nn.BatchNorm2d(6),
+        "GroupNorm": nn.GroupNorm(2, 6),
+        "RMSNorm": normviz.RMSNorm([2, 3]),
+        "FRN": normviz.FilterResponseNorm2d(6),
+    }
+    patterns = {
+        "BatchNorm": "n c h w -> c",
+        "GroupNorm": Reduction("n (g c) h w -> n g", g=2),
+        "RMSNorm": "n c h w -> n c",
+        "FRN": "n c h w -> n c",
+    }
+    shape = (4, 6, 2, 3)
+    assert draw_cubes(shape, layers) == draw_cubes(shape, patterns)
+    with pytest.raises(ValueError, match="must be a normalization layer"):
+        draw_cubes(shape, {"Linear": nn.Linear(3, 3)})
