@@ -3,6 +3,7 @@
 import torch
 
 from normviz.exercises.exercise import Exercise
+from normviz.exercises.norms import norm_over
 from normviz.judging import judge_choice, judge_function, judge_numbers
 
 
@@ -23,12 +24,6 @@ def _rows() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     ordinary, faint = (torch.randn(shape, generator=generator) for shape in ((3, 4), (2, 5)))
     return [ordinary, 0.003 * faint]
-
-
-def _normalize(x, pooled, *, correction=0, factor=1.0, eps=1e-5, outside=0.0, root=0.5):
-    centred = x - x.mean(dim=pooled, keepdim=True)
-    var = factor * x.var(dim=pooled, keepdim=True, correction=correction)
-    return centred / ((var + eps) ** root + outside)
 
 
 def _store(x, *, correction=1, pooled=(0, 2)):
@@ -167,43 +162,43 @@ EXERCISES = {
     ),
     "mend_the_normalization": Exercise(
         judge_function(
-            lambda x: _normalize(x, (0, 2)),
+            norm_over((0, 2)),
             _batches_and_a_faint_one,
             [
                 (
-                    lambda x: _normalize(x, (0, 2), correction=1),
+                    norm_over((0, 2), correction=1),
                     "That divides by the unbiased variance, so the result is too small. torch's "
                     "var() divides by m − 1 if nothing else is said.",
                 ),
                 (
-                    lambda x: _normalize(x, (0, 2), root=1),
+                    norm_over((0, 2), root=1),
                     "That divides by the variance. Divide by its root.",
                 ),
                 (
-                    lambda x: _normalize(x, 0),
+                    norm_over(0),
                     "That pools axis 0 only. The positions share the mean and variance, too.",
                 ),
                 (
-                    lambda x: _normalize(x, 2),
+                    norm_over(2),
                     "That is one mean per row and channel. Pool axis 0 as well.",
                 ),
                 (
-                    lambda x: _normalize(x, (0, 2), correction=1, factor=_bessel(_count(x))),
+                    norm_over((0, 2), correction=1, factor=lambda x: _bessel(_count(x))),
                     "That corrects the wrong way, and twice: var() has divided by m − 1 already, "
                     "and m/(m − 1) makes it larger still.",
                 ),
                 (
-                    lambda x: _normalize(x, (0, 2), correction=1, factor=1 / _bessel(x.shape[0])),
+                    norm_over((0, 2), correction=1, factor=lambda x: 1 / _bessel(x.shape[0])),
                     "To undo the correction is one way, but m is N · L here, not N: all of these "
                     "numbers share a mean.",
                 ),
                 (
-                    lambda x: _normalize(x, (0, 2), eps=0, outside=1e-5),
+                    norm_over((0, 2), eps=0, outside=1e-5),
                     "ε stands outside the root. Where the variance is tiny, as here, that is far "
                     "less than the layer adds.",
                 ),
                 (
-                    lambda x: _normalize(x, (0, 2), eps=0),
+                    norm_over((0, 2), eps=0),
                     "There is no ε. Where the variance is tiny, as here, it counts.",
                 ),
             ],
@@ -218,28 +213,28 @@ EXERCISES = {
     ),
     "mend_the_epsilon": Exercise(
         judge_function(
-            lambda x: _normalize(x, 1),
+            norm_over(1),
             _rows,
             [
                 (
-                    lambda x: _normalize(x, 1, eps=0, outside=1e-5),
+                    norm_over(1, eps=0, outside=1e-5),
                     "ε stands outside the root. Where the variance is tiny, as here, that is far "
                     "less than the layer adds.",
                 ),
                 (
-                    lambda x: _normalize(x, 1, eps=0),
+                    norm_over(1, eps=0),
                     "There is no ε. Where the variance is tiny, as here, it counts.",
                 ),
                 (
-                    lambda x: _normalize(x, 1, outside=1e-5),
+                    norm_over(1, outside=1e-5),
                     "ε is added twice, inside the root and outside.",
                 ),
                 (
-                    lambda x: _normalize(x, 1, correction=1),
+                    norm_over(1, correction=1),
                     "That is the unbiased variance. LayerNorm divides by m.",
                 ),
                 (
-                    lambda x: _normalize(x, 0),
+                    norm_over(0),
                     "That normalizes the columns, as BatchNorm does. LayerNorm(C) takes rows.",
                 ),
             ],

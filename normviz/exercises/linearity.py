@@ -6,13 +6,12 @@ from numbers import Real
 import torch
 
 from normviz.exercises.exercise import Exercise
+from normviz.exercises.norms import norm_over
 from normviz.judging import Verdict, judge_choice, judge_function, judge_numbers, not_yet
 
 _X = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)  # the lesson's first vector
-
-
-def _normalize_all(x: torch.Tensor) -> torch.Tensor:
-    return (x - x.mean()) / (x.var(correction=0) + 1e-5).sqrt()
+_PER_CHANNEL = (0, 2)  # of (N, C, L)
+_norm = norm_over([0])
 
 
 def _as_factor(answer) -> float | None:
@@ -34,7 +33,7 @@ def _judge_factor(answer) -> Verdict | None:
         return not_yet("1 · x is x itself, so nothing can change.")
     if factor > 1:
         return not_yet("x grows, and σ grows with it by the same factor. The quotient stays.")
-    if torch.allclose(_normalize_all(factor * _X), _normalize_all(_X), atol=0.005):
+    if torch.allclose(_norm(factor * _X), _norm(_X), atol=0.005):
         return not_yet("x shrinks, and σ shrinks with it by the same factor. The quotient stays.")
     return None
 
@@ -64,16 +63,6 @@ def _gradient_cases() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, 2, 4), (4, 3, 2)]
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-
-
-def _normalize_channels(x, *, detach=(), eps=1e-5, correction=0):
-    """BatchNorm of (N, C, L), with some of its statistics cut off from the gradient."""
-    mean = x.mean(dim=(0, 2), keepdim=True)
-    var = x.var(dim=(0, 2), keepdim=True, correction=correction)
-    mean, var = (
-        stat.detach() if name in detach else stat for name, stat in (("mean", mean), ("var", var))
-    )
-    return (x - mean) / (var + eps).sqrt()
 
 
 def _input_gradient(function, x):
@@ -244,27 +233,27 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "gradient_of_normalize": Exercise(
         judge_function(
-            _normalize_channels,
+            norm_over(_PER_CHANNEL),
             _gradient_cases,
             [
                 (
-                    lambda x: _normalize_channels(x, detach=("mean", "var")),
+                    norm_over(_PER_CHANNEL, detach=("mean", "var")),
                     "The output is right, its gradient (below) is not: none flows through mean and var, as if they were constants.",
                 ),
                 (
-                    lambda x: _normalize_channels(x, detach=("mean",)),
+                    norm_over(_PER_CHANNEL, detach=("mean",)),
                     "The variance is mended. The gradient still misses its way through the mean.",
                 ),
                 (
-                    lambda x: _normalize_channels(x, detach=("var",)),
+                    norm_over(_PER_CHANNEL, detach=("var",)),
                     "The mean is mended. The gradient still misses its way through the variance.",
                 ),
                 (
-                    lambda x: _normalize_channels(x.detach()),
+                    lambda x: norm_over(_PER_CHANNEL)(x.detach()),
                     "Now no gradient reaches x at all.",
                 ),
                 (
-                    lambda x: _normalize_channels(x, correction=1),
+                    norm_over(_PER_CHANNEL, correction=1),
                     "The gradient flows, but the variance is the unbiased one.",
                 ),
             ],

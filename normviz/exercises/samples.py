@@ -1,31 +1,10 @@
 """Lesson 02: what LayerNorm pools."""
 
-from collections.abc import Callable, Sequence
-
 import torch
 
 from normviz.exercises.exercise import Exercise
+from normviz.exercises.norms import norm_over
 from normviz.judging import judge_choice, judge_function, judge_numbers, judge_pattern
-
-
-def _normalize(
-    mean_over: Sequence[int],
-    var_over: Sequence[int] | None = None,
-    *,
-    correction: int = 0,
-    eps: float = 1e-5,
-    outside: float = 0.0,
-) -> Callable:
-    """A norm without weight and bias, right or wrong: its axes, its divisor and its ε are chosen."""
-    var_over = mean_over if var_over is None else var_over
-
-    def norm(x):
-        mean = x.mean(dim=mean_over, keepdim=True)
-        var = x.var(dim=var_over, keepdim=True, correction=correction)
-        return (x - mean) / ((var + eps).sqrt() + outside)
-
-    return norm
-
 
 _OUTSIDE = {"eps": 0.0, "outside": 1e-5}
 
@@ -179,24 +158,24 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "mend_token_norm": Exercise(
         judge_function(
-            _normalize([-1]),
+            norm_over([-1]),
             _token_cases,
             [
                 (
-                    _normalize([1]),
+                    norm_over([1]),
                     "It pools the tokens of a sentence: axis 1 is t. A token is pooled over its channels.",
                 ),
-                (_normalize([-1], [1]), "The mean is right. The variance still runs over axis 1."),
-                (_normalize([1], [-1]), "The variance is right. The mean still runs over axis 1."),
-                (_normalize([1, 2]), "That is one mean per sentence. Each token has its own."),
-                (_normalize([0]), "That pools the sentences: one mean per place and channel."),
-                (_normalize([0, 1]), "That is BatchNorm: one mean per channel."),
+                (norm_over([-1], [1]), "The mean is right. The variance still runs over axis 1."),
+                (norm_over([1], [-1]), "The variance is right. The mean still runs over axis 1."),
+                (norm_over([1, 2]), "That is one mean per sentence. Each token has its own."),
+                (norm_over([0]), "That pools the sentences: one mean per place and channel."),
+                (norm_over([0, 1]), "That is BatchNorm: one mean per channel."),
                 (
-                    _normalize([-1], correction=1),
+                    norm_over([-1], correction=1),
                     "The axis is right. The biased variance normalizes.",
                 ),
-                (_normalize([-1], **_OUTSIDE), "The axis is right. ε belongs inside the root."),
-                (_normalize([-1], eps=0), "The axis is right. The ε has gone missing."),
+                (norm_over([-1], **_OUTSIDE), "The axis is right. ε belongs inside the root."),
+                (norm_over([-1], eps=0), "The axis is right. The ε has gone missing."),
             ],
             slices="n t c -> n t",
         ),
@@ -209,49 +188,49 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "mend_image_norm": Exercise(
         judge_function(
-            _normalize([1, 2, 3]),
+            norm_over([1, 2, 3]),
             _image_cases,
             [
                 (
-                    _normalize([0, 1, 2, 3], **_OUTSIDE),
+                    norm_over([0, 1, 2, 3], **_OUTSIDE),
                     "All images share one mean, and one more thing is wrong. Each image has its own mean.",
                 ),
                 (
-                    _normalize([0, 1, 2, 3]),
+                    norm_over([0, 1, 2, 3]),
                     "ε is where it belongs. But all images share one mean: each has its own.",
                 ),
                 (
-                    _normalize([1, 2, 3], **_OUTSIDE),
+                    norm_over([1, 2, 3], **_OUTSIDE),
                     "Each image has its own mean now. But ε is added to the root, not inside it.",
                 ),
                 (
-                    _normalize([1, 2, 3], [0, 1, 2, 3], **_OUTSIDE),
+                    norm_over([1, 2, 3], [0, 1, 2, 3], **_OUTSIDE),
                     "The mean is mended. The other line still holds both mistakes: its axes and its ε.",
                 ),
                 (
-                    _normalize([1, 2, 3], [0, 1, 2, 3]),
+                    norm_over([1, 2, 3], [0, 1, 2, 3]),
                     "The means are right. The variance still runs over all images.",
                 ),
                 (
-                    _normalize([0, 1, 2, 3], [1, 2, 3]),
+                    norm_over([0, 1, 2, 3], [1, 2, 3]),
                     "The variances are right. The mean still runs over all images.",
                 ),
-                (_normalize([2, 3]), "That is InstanceNorm: one mean per image and channel."),
+                (norm_over([2, 3]), "That is InstanceNorm: one mean per image and channel."),
                 (
-                    _normalize([2, 3], **_OUTSIDE),
+                    norm_over([2, 3], **_OUTSIDE),
                     "That is InstanceNorm's mean, one per image and channel. And ε stands outside.",
                 ),
                 (
-                    _normalize([1, 2, 3], correction=1, **_OUTSIDE),
+                    norm_over([1, 2, 3], correction=1, **_OUTSIDE),
                     "The axes are right. But correction=0 has gone missing, and ε stands outside.",
                 ),
-                (_normalize([0, 2, 3]), "That is BatchNorm: one mean per channel."),
+                (norm_over([0, 2, 3]), "That is BatchNorm: one mean per channel."),
                 (
-                    _normalize([1]),
+                    norm_over([1]),
                     "That is one mean per pixel: LayerNorm(C) with the channels last.",
                 ),
-                (_normalize([1, 2, 3], correction=1), "The biased variance normalizes."),
-                (_normalize([1, 2, 3], eps=0), "The ε has gone missing."),
+                (norm_over([1, 2, 3], correction=1), "The biased variance normalizes."),
+                (norm_over([1, 2, 3], eps=0), "The ε has gone missing."),
             ],
             slices="n c h w -> n",
         ),
