@@ -17,7 +17,7 @@ __all__ = ["wait_for_all_cells"]
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
-# What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Docker's files, speed.
+# What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Binder, make, speed.
 SLOW = {
     "test_benchmarks",
     "test_binder",
@@ -25,6 +25,7 @@ SLOW = {
     "test_classroom",
     "test_lab_speed",
     "test_layer_speed",
+    "test_make",
     "test_notebooks",
     "test_picture_speed",
     "test_sheets",

@@ -2,28 +2,36 @@
 
 import os
 import signal
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
 import pytest
 from conftest import SLOW
-from making import furnish, installing, make, start, wait_until
+from making import REAL, furnish, installing, make, start, wait_until
 
 TESTS = Path(__file__).parent
 OSERROR = "ERROR: Could not install packages due to an OSError: "
 WAITS = "Another make is installing into .venv. This one waits for it.\n"
 
 
+def log(folder):
+    """What the Python of .venv was asked for, as words."""
+    return [line.split() for line in (folder / "log").read_text().splitlines()]
+
+
 def installed(folder):
-    """What was asked of pip, as the last word of each request."""
-    asked = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
-    return [line.split()[-1] for line in asked if " install " in line]
+    """What pip was asked to install."""
+    return [words[-1] for words in log(folder) if "install" in words]
+
+
+def ran(folder):
+    """The modules that were run in .venv."""
+    return [words[1] for words in log(folder) if words[0] == "-m"]
 
 
 def everything_in(folder):
-    """All that is in a folder, bit for bit, with its times; no link is followed."""
+    """All that is in a folder, bit for bit, and when it was changed."""
     return {
         path: (path.lstat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in [folder, *folder.rglob("*")]
@@ -104,9 +112,10 @@ def test_two_at_once_wait_for_each_other(tmp_path):
         second = start(tmp_path, "test")
         assert second.stdout.readline() == WAITS
         assert installed(tmp_path) == ["torch"]
-    assert "pytest" in second.communicate(timeout=60)[0]
+    second.communicate(timeout=60)
     assert first.returncode == second.returncode == 0
     assert installed(tmp_path) == ["torch", ".[test]"]
+    assert {*ran(tmp_path)} == {"jupyterlab", "ruff", "pytest"}
 
 
 @contextmanager
@@ -124,10 +133,11 @@ def running_lab(folder):
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("target", ["test", ".venv/bench/ready", ".venv/classroom/ready"])
+@pytest.mark.parametrize("target", ["test", ".venv/classroom/ready"])
 def test_a_running_lab_keeps_its_environment(tmp_path, target):
     with running_lab(tmp_path):
-        assert "-m pytest" in make(tmp_path, "test")  # side by side
+        make(tmp_path, "test")
+        assert ran(tmp_path)[-1] == "pytest"  # side by side
         outdate(tmp_path)
         before = everything_in(tmp_path / ".venv")
         told = make(tmp_path, target)
@@ -140,8 +150,19 @@ def test_a_running_lab_keeps_its_environment(tmp_path, target):
 def test_an_extra_is_not_installed_under_a_running_lab_either(tmp_path):
     with running_lab(tmp_path):
         assert "and .venv/bench/ready is missing. End it" in make(tmp_path, "bench")
-    assert "-m benchmarks.run" in make(tmp_path, "bench")
+    make(tmp_path, "bench")
     assert installed(tmp_path) == ["torch", ".[test]", ".[bench]"]
+    assert ran(tmp_path) == ["jupyterlab", "benchmarks.run"]
+
+
+def test_nothing_is_installed_under_anything_that_runs(tmp_path):
+    lock = "import fcntl; fcntl.flock(open('.venv/in-use'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    furnish(tmp_path, runs=f'if {REAL} -c "{lock}" 2>/dev/null; then echo unlocked >> log; fi')
+    for target in ("lab", "quick", "test", "bench", "site", "sheets", "classroom"):
+        make(tmp_path, target)
+    kinds = {"jupyterlab", "ruff", "pytest", "benchmarks.run", "sphinx", "sheets", "classroom.run"}
+    assert {*ran(tmp_path)} == kinds
+    assert ["unlocked"] not in log(tmp_path)
 
 
 @pytest.mark.parametrize("where", ["python", "pip", "proof"])
@@ -155,8 +176,8 @@ def test_an_interrupted_installation_starts_again(tmp_path, where):
     assert first.returncode and "Traceback" not in told
     assert not (tmp_path / ".venv/ready").exists()
     (tmp_path / "slow").unlink()
-    assert "-m jupyterlab" in make(tmp_path, "lab")
-    assert (tmp_path / ".venv/ready").exists()
+    make(tmp_path, "lab")
+    assert ran(tmp_path) == ["jupyterlab"]
 
 
 # What is wrong
@@ -187,13 +208,13 @@ def test_the_reason_of_a_failure_is_given_and_nothing_is_ready(tmp_path, reason,
     furnish(tmp_path, **scripts)
     told = make(tmp_path, "lab")
     assert reason in told
-    assert "jupyterlab" not in told
+    assert "-m jupyterlab" not in told
     assert not (tmp_path / ".venv/ready").exists()
 
 
 def test_the_real_pip_behind_a_dead_proxy_is_understood_and_no_password_is_shown(tmp_path):
     install = "-m pip install --quiet --retries=1 --no-deps --index-url=https://nowhere.invalid x"
-    furnish(tmp_path, pip=f"exec {quote(sys.executable)} {install}")
+    furnish(tmp_path, pip=f"exec {REAL} {install}")
     proxies = {"https_proxy": "http://me:secret@127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull}
     told = make(tmp_path, "lab", **proxies)
     assert "\nAn index of packages is out of reach (https_proxy=http://127.0.0.1:9). Check" in told
@@ -201,13 +222,13 @@ def test_the_real_pip_behind_a_dead_proxy_is_understood_and_no_password_is_shown
 
 
 def test_settings_for_another_pip_and_another_python_are_not_heeded(tmp_path):
-    furnish(tmp_path, pip="env > seen")
+    furnish(tmp_path, pip="env | grep -E '^(PIP|PYTHON)' > seen")
     (tmp_path / "re.py").write_text("raise SystemExit('a module of another Python')")
     elsewhere = {f"PIP_{name}": "/x" for name in ("PREFIX", "TARGET", "ROOT", "PYTHON")}
     pythons = {"PYTHONHOME": "/nowhere", "PYTHONPATH": str(tmp_path)}
     settings = {"PIP_USER": "1", "PIP_NO_DEPS": "1", "PIP_DRY_RUN": "1", "PIP_INDEX_URL": "kept"}
     told = make(tmp_path, "bench", **elsewhere, **pythons, **settings)
-    assert "-m benchmarks.run" in told and "another Python" not in told
+    assert ran(tmp_path) == ["benchmarks.run"] and "another Python" not in told
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
     assert (seen.pop("PIP_USER"), seen.pop("PIP_INDEX_URL")) == ("0", "kept")
     assert not {*elsewhere, *pythons, *settings} & {*seen}
@@ -221,22 +242,23 @@ def test_an_up_to_date_environment_is_used_as_it_is_without_any_python3(tmp_path
     make(tmp_path, "lab")
     (tmp_path / "scripts/python3").unlink()
     before = everything_in(tmp_path / ".venv")
-    for target in ("lab", "quick", "test", "site", "sheets"):
-        assert "run -m" in make(tmp_path, target)
+    make(tmp_path, "lab")
+    assert ran(tmp_path) == ["jupyterlab"] * 2
     assert everything_in(tmp_path / ".venv") == before
 
 
 def test_a_path_may_hold_spaces_quotes_and_umlauts(tmp_path):
     furnish(folder := tmp_path / """it's "a" földer""")
-    assert "-m jupyterlab" in make(folder, "lab")
+    make(folder, "lab")
     assert installed(folder) == ["torch", ".[test]"]
+    assert ran(folder) == ["jupyterlab"]
 
 
 def test_make_quick_runs_ruff_and_all_tests_but_the_slow_ones(tmp_path):
     furnish(tmp_path)
     make(tmp_path, "quick", "ARGS=-k layers")
-    ran = (tmp_path / "log").read_text().splitlines()[2:]
-    assert ran == ["-m ruff check", "-m ruff format --check", "-m pytest -m not slow -k layers"]
+    assert ran(tmp_path) == ["ruff", "ruff", "pytest"]
+    assert log(tmp_path)[-1][2:] == ["-m", "not", "slow", "-k", "layers"]
 
 
 def test_slow_are_the_files_of_the_list_and_they_exist(request):

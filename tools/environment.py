@@ -25,8 +25,8 @@ READY = VENV / "ready"
 MARK = VENV / "made-by-make"  # locked by the one that installs
 IN_USE = VENV / "in-use"  # locked by all that run
 
-# Options of pip with which .venv would stay empty. In the environment they are not heeded; in a
-# file, only `user` can be overruled.
+# Options of pip with which .venv would stay empty: not heeded where a variable sets them, refused
+# where a file does. The option `user` can be overruled in both.
 ASTRAY = ("dry-run", "no-deps", "prefix", "python", "root", "target")
 NAMES = {"PIP_" + option.upper().replace("-", "_") for option in ASTRAY}
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in NAMES} | {"PIP_USER": "0"}
