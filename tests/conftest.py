@@ -17,6 +17,28 @@ __all__ = ["wait_for_all_cells"]
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
+# What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Binder, make, speed.
+SLOW = {
+    "test_benchmarks",
+    "test_binder",
+    "test_browser",
+    "test_classroom",
+    "test_lab_speed",
+    "test_layer_speed",
+    "test_make",
+    "test_notebooks",
+    "test_picture_speed",
+    "test_sheets",
+    "test_site",
+    "test_troubleshooting",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
+
 
 @pytest.fixture
 def unseen(monkeypatch):

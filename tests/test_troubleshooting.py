@@ -14,11 +14,13 @@ import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 
 import nbformat
 import pytest
 import torch
+from making import furnish, installing, make, start
 from torch import nn, ones, randn, tensor
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -42,6 +44,7 @@ COLUMN = tensor([[9.0], [11]])  # (N, C) with mean 10, variance 1, unbiased 2
 TOKENS = torch.arange(24).reshape(2, 3, 4)
 UNTRACKED = nn.BatchNorm1d(3, track_running_stats=False)
 PLAIN = nn.BatchNorm1d(3, affine=False)
+OSERROR = "ERROR: Could not install packages due to an OSError:"
 LABEXTENSIONS, LAB = "share/jupyter/labextensions", "share/jupyter/lab/static"
 
 
@@ -71,19 +74,26 @@ def run(program, *arguments, **environment):
     return subprocess.run(command, stderr=-1, stdout=-1, env=environment, encoding="utf-8").stderr
 
 
-def make(python):
-    """What ``make lab`` says where python3 is this shell script, or is missing."""
-    makefile = ROOT / "Makefile"
-    (needed,) = re.findall(r"^\.venv/ready: (.*)$", makefile.read_text("utf-8"), re.MULTILINE)
+def made(**scripts):
+    """What ``make lab`` says where these scripts do that."""
     with TemporaryDirectory() as folder:
-        for name in needed.split():
-            (Path(folder) / name).parent.mkdir(exist_ok=True)
-            (Path(folder) / name).touch()
-        (Path(folder) / "rm").symlink_to(find("rm"))
-        if python:
-            (Path(folder) / "python3").write_text(f"#!/bin/sh\n{python}\n")
-            (Path(folder) / "python3").chmod(0o755)
-        return run("make", "-C", folder, "-f", makefile, "PYTHON=python3", "lab", PATH=folder)
+        furnish(Path(folder), **scripts)
+        return make(Path(folder), "lab")
+
+
+def made_twice():
+    """What a second ``make`` says first, while another one installs."""
+    with TemporaryDirectory() as folder:
+        with installing(Path(folder)):
+            second = start(Path(folder), "test")
+            said = second.stdout.readline()
+        second.communicate(timeout=60)
+    return said
+
+
+def failed(*words):
+    """What ``make lab`` says where pip says that and fails."""
+    return made(pip=f"echo {quote(' '.join(words))} >&2; exit 1")
 
 
 @cache
@@ -143,9 +153,17 @@ MESSAGES = {
     "… Not attempted": lambda: repr(check("first_guess", ...)),
     "ModuleNotFoundError": lambda: run(sys.executable, "-I", "-S", "-c", "import normviz"),
     "bash: make": lambda: run("bash", "--norc", "-ic", "make", PATH="/nowhere"),
-    "There is no python3": lambda: make(python=None),
-    "python3 is Python": lambda: make("case $1 in -c) exit 1;; *) echo Python 3.10.12;; esac"),
-    "python3 cannot make": lambda: make("case $1 in -c) ;; *) exit 1;; esac"),
+    "There is no python3": lambda: made(python=None),
+    "python3 is Python": lambda: made(python="echo Python 3.10.12; exit 1"),
+    "python3 cannot make": lambda: made(python='case "$*" in *ensurepip*) exit 1;; esac'),
+    ".venv is": lambda: made(python="echo 'all my work' > .venv"),
+    "Another make": made_twice,
+    "Something runs": lambda: made(runs="touch -t 203712312359 constraints.txt; make test"),
+    "The disk": lambda: failed(OSERROR, "[Errno 28] No space left on device"),
+    "make may not": lambda: failed(OSERROR, "[Errno 13] Permission denied: '/opt'"),
+    "An index": lambda: failed("WARNING: Retrying (…) after connection broken by …"),
+    "No index": lambda: failed("ERROR: ResolutionImpossible: for help visit …"),
+    "pip is told": lambda: made(settings="echo \"global.target='/opt'\""),
     "The port": lambda: written("jupyter_server.serverapp", "The port %i is already in use, "),
     "Error displaying": lambda: written(LABEXTENSIONS, "Error displaying widget"),
     "The kernel for": lambda: written(LAB, "The kernel for %1 appears to have"),
