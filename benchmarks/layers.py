@@ -164,5 +164,5 @@ BatchNorm1d on (N, C) is the shape that blocks cannot help: a channel's numbers 
 memory, so nothing less than the whole tensor is swept over, and that nine times forward, where
 torch's kernel needs three.
 
-How that grows, as multiples of {TORCH}:
+How time grows with the input, as multiples of {TORCH}:
 """

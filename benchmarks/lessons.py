@@ -86,7 +86,7 @@ def notes(runs: dict[str, list[Run]], empty: list[Run]) -> str:
     lines = [
         [name, f"{n}", f"{s:.1f}", f"{p:.1f}", f"{mb:.0f}"] for name, (n, s, p, mb) in costs.items()
     ]
-    return NOTES + in_markdown(head, lines)
+    return f"{NOTES}\n{in_markdown(head, lines)}"
 
 
 NOTES = f"""\
@@ -96,5 +96,4 @@ start of the kernel, and is compared with that of a notebook whose only cell is
 Python, without the start of Python itself.
 
 On this machine (medians):
-
 """

@@ -193,11 +193,10 @@ def notes(drawings: dict[tuple[int, ...], dict[str, Drawing]]) -> str:
                 [f"{size}", name, time, f"{bytes_of(drawing.page):,}", mean, f"{exact:.8g}"]
             )
     head = ["numbers", "picture", "time", "bytes", "mean of the last channel", "right mean"]
-    return in_markdown(head, lines, words=2) + NOTES
+    return f"{in_markdown(head, lines, words=2)}\n\n{NOTES}"
 
 
-NOTES = """
-
+NOTES = """\
 Times are multiples of ours for (3, 3, 2, 2). The numbers are float32 around 10,000; the right mean
 is NumPy's in float64. A mean is right if it is so to the last digit shown; ours has five digits.
 matplotlib shows what `x.mean(axis=(0, 2, 3))` gives, and its bytes are those of a PNG. treescope
