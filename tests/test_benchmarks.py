@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from nbformat.v4 import new_notebook
 
-from benchmarks import browser, compare, exactness, layers, lessons, pictures, run
+from benchmarks import browser, compare, layers, lessons, pictures, run
 from benchmarks.compare import Row, Section, Spread, in_turns
 from benchmarks.report import HEAD, Report
 from tools.notebooks import LESSONS, Run, read
@@ -107,7 +107,7 @@ def test_the_results_have_rows_for_every_module_and_count_their_aims():
     assert not re.search("Skipped:|quick run", RESULTS)
 
 
-@pytest.mark.parametrize("module", [layers, pictures, exactness])
+@pytest.mark.parametrize("module", [layers, pictures])
 def test_a_quick_run_has_a_row_for_each_thing(module, monkeypatch):
     two_rounds = partial(in_turns, rounds=2)
     monkeypatch.setattr(compare, "in_turns", lambda ways, *_, **__: two_rounds(ways))
