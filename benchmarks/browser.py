@@ -4,18 +4,20 @@ Every move is measured in turns with one of a slider that sets nothing but a lab
 faster than that.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain, cycle, islice
+from operator import attrgetter
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
 
-import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
-from benchmarks.compare import Growth, Row, Section, Spread, ratio
-from benchmarks.jupyter import ROOT, chromium, jupyterlab, run_all_cells, visit
+from benchmarks.compare import Row, Section, Spread, in_turns, ratio
+from tools.chromium import chromium
+from tools.jupyter import ROOT, jupyterlab, leave, run_all_cells, visit
 
 FRAME = 1000 / 60  # milliseconds
 PICTURE, PLOT = 2, 3  # aims
@@ -137,62 +139,34 @@ class Move:
     output: str = ".widget-html-content"
 
 
+def controls(cell: str, *names: str | tuple[str, str]) -> list[Move]:
+    """All controls of a lab that paint."""
+    return [Move(cell, name) for name in names]
+
+
 FLOOR_NAME = "a slider that sets a label"
 FLOOR = Move(LABEL, output=".widget-label")
-OTHERS = {
-    "`interact` and `plt.show`, plots as in Bessel": Move(INTERACT_BESSEL, output="img"),
-    "`interact` and `plt.show`, plots as in momentum": Move(INTERACT_MOMENTUM, output="img"),
-    "a table by matplotlib, numbers as in shape": Move(BY_MATPLOTLIB, output="img"),
-}
 MODE = ("eval", "train")
-# Lab → how often a label it may take, its cell, and all its controls that paint.
-LABS: dict[str, tuple[float, str, list[str | tuple[str, str]]]] = {
-    "shape": (
-        PICTURE,
-        "labs.shape_lab()",
-        [
-            *("n, samples", "c, channels", "h, rows", "w, columns"),
-            ("output", "input"),
-            ("weight", "statistic"),
-        ],
-    ),
-    "modes": (
-        PICTURE,
-        "labs.modes_lab(training=False)",
-        [("train", "eval"), ("False", "True"), ("set afterwards", "given to the constructor")],
-    ),
-    "momentum": (
-        PLOT,
-        "labs.momentum_lab()",
-        ["slide momentum", "batches", "batch size", "drift", MODE],
-    ),
-    "Bessel": (PLOT, "labs.bessel_lab()", ["m, numbers in a sample", "samples"]),
-    "linearity": (PLOT, "labs.linearity_lab()", ["α", "β", "ε", MODE]),
+SHAPE = ("n, samples", "c, channels", "h, rows", "w, columns")
+SHOWN, BY = ("output", "input"), ("weight", "statistic")
+TRACKED, GIVEN = ("False", "True"), ("set afterwards", "given to the constructor")
+OF_MOMENTUM = ("slide momentum", "batches", "batch size", "drift")
+RIVALS = {
+    "`interact` and `plt.show`, plots as in Bessel": INTERACT_BESSEL,
+    "`interact` and `plt.show`, plots as in momentum": INTERACT_MOMENTUM,
+    "a table by matplotlib, numbers as in shape": BY_MATPLOTLIB,
 }
-
-
-# What grows → along what, and for each size a cell and the slider to move.
-GROWTHS = {
-    "shape": (
-        "numbers in x",
-        "n, samples",
-        {
-            n * size**3: f"lab = labs.shape_lab(); lab.shape.value = {(n, size, size, size)}; lab"
-            for n, size in ((2, 2), (3, 4), (5, 6), (7, 8))
-        },
-    ),
-    "momentum": (
-        "batches",
-        "batches",
-        {k: f"labs.momentum_lab(batches={k})" for k in (5, 15, 30, 59)},
-    ),
-    "Bessel": (
-        "samples",
-        "m, numbers in a sample",
-        {k: f"labs.bessel_lab(draws={k})" for k in (10, 100, 1000, 10_000)},
-    ),
+# Lab or rival → how often a label it may take, and its controls.
+WAYS: dict[str, tuple[float | None, list[Move]]] = {
+    "shape lab": (PICTURE, controls("labs.shape_lab()", *SHAPE, SHOWN, BY)),
+    "modes lab": (PICTURE, controls("labs.modes_lab(training=False)", MODE[::-1], TRACKED, GIVEN)),
+    "momentum lab": (PLOT, controls("labs.momentum_lab()", *OF_MOMENTUM, MODE)),
+    "Bessel lab": (PLOT, controls("labs.bessel_lab()", "m, numbers in a sample", "samples")),
+    "linearity lab": (PLOT, controls("labs.linearity_lab()", "α", "β", "ε", MODE)),
+    **{name: (None, [Move(cell, output="img")]) for name, cell in RIVALS.items()},
 }
-POINTED_AT = ((3, 3, 2, 2), (64, 256, 56, 56))
+DRAW = "draw_slices(np.random.default_rng(0).standard_normal({}, np.float32), 'n c h w -> c')"
+PICTURES = {shape: Move(DRAW.format(shape)) for shape in ((3, 3, 2, 2), (64, 256, 56, 56))}
 NOTES = """\
 Measured in JupyterLab, in Chromium without a window and without a graphics card, each move in turns
 with one of a slider whose callback sets a label. Time goes from the key press (of an arrow on the
@@ -200,6 +174,7 @@ handle of a slider, or a click on a button) to the end of the first frame that s
 output: for a lab its picture, for `interact` and matplotlib their decoded image. A p95 is that of
 all rounds, as a multiple of the p95 of the label. Frames come every 16.7 ms, so that times go in
 such steps; the label often takes a frame or two more than at best, which widens all spreads.
+Every control of a lab is measured, and the one that takes longest stands here.
 
 From pointer to paint, time goes from when the page is told of the movement until the frame in which
 another slice alone is lit is painted."""
@@ -218,51 +193,43 @@ class Notebook:
         self.moves = moves
         page.evaluate(TOOLS)
 
-    def time(self, move: Move, *, back: bool = False) -> float:
-        """The milliseconds from a key press or a click to the frame with another output."""
+    def use(self, move: Move) -> Iterator[float]:
+        """To and fro: the milliseconds from a key press or a click to a frame with another output.
+
+        A slider goes right and left by a key; two buttons are clicked one after the other.
+        """
         number = self.moves.index(move) + 1
         cell = self.page.locator(".jp-CodeCell").nth(number)
-        if is_slider := isinstance(move.control, str):
-            cell.get_by_role("slider", name=move.control or None, exact=True).focus()
-        else:
-            cell.get_by_role("button", name=move.control[back], exact=True).hover()
-        self.page.evaluate(TWO_FRAMES)  # the notebook may have scrolled
-        self.page.evaluate(ARM, [number, move.output])
-        if is_slider:
-            self.page.keyboard.press("ArrowLeft" if back else "ArrowRight")
-        else:
-            self.page.mouse.down()
-            self.page.mouse.up()
-        return self.page.evaluate("window.took")
+        for way in cycle((0, 1)):
+            if is_slider := isinstance(move.control, str):
+                cell.get_by_role("slider", name=move.control or None, exact=True).focus()
+            else:
+                cell.get_by_role("button", name=move.control[way], exact=True).hover()
+            self.page.evaluate(TWO_FRAMES)  # the notebook may have scrolled
+            self.page.evaluate(ARM, [number, move.output])
+            if is_slider:
+                self.page.keyboard.press(("ArrowRight", "ArrowLeft")[way])
+            else:
+                self.page.mouse.down()
+                self.page.mouse.up()
+            yield self.page.evaluate("window.took")
 
-    def time_in_turns(self, moves: dict[str, Move], rounds: int) -> dict[str, list[float]]:
-        """The same for several moves, each once to or fro in every round, after two warm ones."""
-        took = {name: [] for name in moves}
-        for round_ in range(rounds + 2):
-            for name, move in moves.items():
-                took[name].append(self.time(move, back=bool(round_ % 2)))
-        return {name: times[2:] for name, times in took.items()}
-
-    def time_pointer(self, move: Move, rounds: int) -> list[float]:
-        """The milliseconds from a movement of the pointer to the frame with another slice lit."""
-        number, took = self.moves.index(move) + 1, []
+    def point(self, move: Move) -> Iterator[float]:
+        """Slice by slice: the milliseconds from a movement of the pointer until it alone is lit."""
+        number = self.moves.index(move) + 1
         slices = self.page.locator(".jp-CodeCell").nth(number).locator(".nv-slice")
-        for round_ in range(rounds + 2):
-            nth = round_ % slices.count()
+        for nth in cycle(range(slices.count())):
             cell = slices.nth(nth).locator(".nv-cell:not(.nv-lit)").first
             cell.scroll_into_view_if_needed()
             box = cell.bounding_box()
             self.page.evaluate(TWO_FRAMES)
             self.page.evaluate(ARM_POINTER, [number, nth])
             self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-            took.append(self.page.evaluate("window.took"))
-        return took[2:]
+            yield self.page.evaluate("window.took")
 
 
-Opens = Callable[[list[Move]], Notebook]
-
-
-def open_notebook(browser, server: dict, moves: list[Move]) -> Notebook:
+@contextmanager
+def opened(browser, server: dict, moves: list[Move]) -> Iterator[Notebook]:
     """A notebook with a cell for each move, all run, on a new page of a browser.
 
     Args:
@@ -270,81 +237,52 @@ def open_notebook(browser, server: dict, moves: list[Move]) -> Notebook:
         server: What a JupyterLab says about itself; the notebook is written to its folder.
         moves: To be measured.
     """
-    folder = Path(server["root_dir"])
-    name = f"{len([*folder.glob('*.ipynb')]):02}_moves.ipynb"
     cells = [new_code_cell(code) for code in (IMPORTS, *(move.cell for move in moves))]
     kernel = {"name": "python3", "display_name": "Python 3"}  # or a dialog asks for one
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / name)
     page = browser.new_page(viewport={"width": 1400, "height": 900})
-    visit(page, server, name)
+    visit(page, server, new_notebook(cells=cells, metadata={"kernelspec": kernel}))
     run_all_cells(page)
-    return Notebook(page, moves)
+    yield Notebook(page, moves)
+    leave(page)
 
 
 def measure(*, quick: bool = False) -> Section:
-    """Slider to paint for every lab and its rivals, pointer to paint, and how the first grows."""
+    """Slider to paint for every lab and its rivals, and pointer to paint."""
+    ways, pictures = WAYS, PICTURES
+    if quick:
+        ways = {name: (aim, moves[:1]) for name, (aim, moves) in ways.items()}
+        pictures = dict([*pictures.items()][:1])
+    used = [FLOOR, *chain.from_iterable(moves for _, moves in ways.values())]
     with TemporaryDirectory() as folder, jupyterlab(Path(folder)) as server, chromium() as browser:
-        opens = partial(open_notebook, browser, server)
-        rows = [
-            *slider_rows(opens, rounds=3 if quick else 30, quick=quick),
-            *pointer_rows(opens, rounds=4 if quick else 60, quick=quick),
-        ]
-        growths = slider_growths(opens, rounds=2 if quick else 10, quick=quick)
-    return Section("In the browser", rows, growths, NOTES)
+        with opened(browser, server, used) as notebook:
+            rows = slider_rows(notebook, ways, rounds=3 if quick else 30)
+        with opened(browser, server, [*pictures.values()]) as notebook:
+            rows += pointer_rows(notebook, pictures, rounds=4 if quick else 60)
+    return Section("In the browser", rows, NOTES)
 
 
-def slider_rows(opens: Opens, rounds: int, *, quick: bool) -> list[Row]:
-    """Every control of every lab, and the rivals, as a multiple of the label; p50 and p95."""
-    aims = {
-        Move(cell, control): (f"{lab} lab, {_in_words(control)}", aim)
-        for lab, (aim, cell, controls) in LABS.items()
-        for control in (controls[:1] if quick else controls)
-    } | {move: (name, None) for name, move in OTHERS.items()}
-    notebook = opens([FLOOR, *aims])
-    moves = {FLOOR_NAME: FLOOR} | {name: move for move, (name, _) in aims.items()}
-    took = notebook.time_in_turns(moves, rounds)
-    notebook.page.close()
-    floor, rows = took[FLOOR_NAME], []
-    for name, aim in aims.values():
-        rows.append(Row(f"{name}: p50", FLOOR_NAME, ratio(took[name], floor), aim))
-        cost = p95(took[name]) / p95(floor)
+def slider_rows(notebook: Notebook, ways: dict, rounds: int) -> list[Row]:
+    """The slowest control of each lab, and of each rival, as multiples of the label; p50, p95."""
+    took = in_turns({move: notebook.use(move).__next__ for move in notebook.moves}, rounds)
+    floor, rows = took[FLOOR], []
+    for name, (aim, moves) in ways.items():
+        p50 = max((ratio(took[move], floor) for move in moves), key=attrgetter("median"))
+        cost = max(p95(took[move]) for move in moves) / p95(floor)
+        rows.append(Row(f"{name}: p50", FLOOR_NAME, p50, aim))
         rows.append(Row(f"{name}: p95", FLOOR_NAME, Spread(cost, cost, cost), aim))
     return rows
 
 
-def pointer_rows(opens: Opens, rounds: int, *, quick: bool) -> list[Row]:
+def pointer_rows(notebook: Notebook, pictures: dict, rounds: int) -> list[Row]:
     """From pointer to paint, in frames; p50 and p95."""
-    shapes = POINTED_AT[:1] if quick else POINTED_AT
-    numbers = "np.random.default_rng(0).standard_normal"
-    moves = {
-        shape: Move(f"draw_slices({numbers}({shape}, dtype=np.float32), 'n c h w -> c')")
-        for shape in shapes
-    }
-    notebook, rows = opens([*moves.values()]), []
-    for shape, move in moves.items():
-        frames = [took / FRAME for took in notebook.time_pointer(move, rounds)]
-        what, frame, slowest = f"pointer to paint, {shape}", "a frame of 60 Hz", p95(frames)
+    rows, frame = [], "a frame of 60 Hz"
+    for shape, move in pictures.items():
+        frames = [took / FRAME for took in islice(notebook.point(move), 2, rounds + 2)]
+        what, slowest = f"pointer to paint, {shape}", p95(frames)
         rows.append(Row(f"{what}: p50", frame, Spread.of(frames), unit="frames"))
         spread = Spread(slowest, slowest, slowest)
         rows.append(Row(f"{what}: p95", frame, spread, aim=1, unit="frames"))
-    notebook.page.close()
     return rows
-
-
-def slider_growths(opens: Opens, rounds: int, *, quick: bool) -> list[Growth]:
-    """Slider to paint for three labs at several sizes, as multiples of the label."""
-    growths = []
-    for lab, (along, control, cells) in GROWTHS.items():
-        sizes = {str(size): Move(cell, control) for size, cell in cells.items()}
-        if quick:
-            sizes = dict([*sizes.items()][:2])
-        notebook = opens([FLOOR, *sizes.values()])
-        took = notebook.time_in_turns({FLOOR_NAME: FLOOR} | sizes, rounds)
-        notebook.page.close()
-        costs = [(float(size), ratio(took[size], took[FLOOR_NAME]).median) for size in sizes]
-        title = f"Slider to paint in the {lab} lab, as a multiple of {FLOOR_NAME}"
-        growths.append(Growth(title, along, {f"{lab} lab": costs}))
-    return growths
 
 
 def p95(times: list[float]) -> float:
@@ -354,7 +292,3 @@ def p95(times: list[float]) -> float:
     95.05
     """
     return quantiles(times, n=20, method="inclusive")[-1]
-
-
-def _in_words(control: str | tuple[str, str]) -> str:
-    return control if isinstance(control, str) else " / ".join(control)

@@ -2,9 +2,13 @@
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 from time import perf_counter
+from typing import TypeVar
+
+K, T = TypeVar("K"), TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,60 +51,58 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Growth:
-    """How costs grow with size.
-
-    Attributes:
-        title: What grows.
-        along: What the sizes count, such as ``"numbers in x"``.
-        costs: For each way, its sizes and costs, both in ascending sizes, in one common unit.
-    """
-
-    title: str
-    along: str
-    costs: dict[str, list[tuple[float, float]]]
-
-
-@dataclass(frozen=True)
 class Section:
     """What one module of this folder measured.
 
     Attributes:
         title: The heading.
         rows: The lines of its table.
-        growths: Its plots.
         notes: What has to be known to read them, in Markdown.
     """
 
     title: str
     rows: list[Row]
-    growths: list[Growth] = field(default_factory=list)
     notes: str = ""
 
 
-def take_turns(ways: dict[str, Callable[[], object]], rounds: int, *, warm_up: int = 2) -> dict:
-    """The seconds that each way took, round by round: every way once in every round.
+def in_turns(ways: dict[K, Callable[[], T]], rounds: int, *, warm_up: int = 2) -> dict[K, list[T]]:
+    """What each way gives, round by round: every way once in every round.
+
+    >>> in_turns({"nothing": lambda: None, "sum": lambda: sum(range(9))}, rounds=3)
+    {'nothing': [None, None, None], 'sum': [36, 36, 36]}
+    """
+    gave = {name: [] for name in ways}
+    for round_ in range(-warm_up, rounds):
+        for name, way in ways.items():
+            given = way()
+            if round_ >= 0:
+                gave[name].append(given)
+    return gave
+
+
+def take_turns(ways: dict[K, Callable[[], object]], rounds: int, *, warm_up: int = 2) -> dict:
+    """The seconds that each way takes, round by round.
 
     >>> seconds = take_turns({"nothing": lambda: None, "sum": lambda: sum(range(9))}, rounds=3)
     >>> [len(times) for times in seconds.values()]
     [3, 3]
     """
-    seconds = {name: [] for name in ways}
     collects = gc.isenabled()
     gc.disable()  # or one way pays for what another has left behind
     try:
-        for round_ in range(-warm_up, rounds):
-            for name, way in ways.items():
-                start = perf_counter()
-                result = way()
-                took = perf_counter() - start
-                del result  # before the next one starts
-                if round_ >= 0:
-                    seconds[name].append(took)
+        timed = {name: partial(_time, way) for name, way in ways.items()}
+        return in_turns(timed, rounds, warm_up=warm_up)
     finally:
         if collects:
             gc.enable()
-    return seconds
+
+
+def _time(way: Callable[[], object]) -> float:
+    start = perf_counter()
+    result = way()
+    took = perf_counter() - start
+    del result  # before the next one starts
+    return took
 
 
 def ratio(ours: list[float], theirs: list[float]) -> Spread:

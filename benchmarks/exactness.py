@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import normviz
-from benchmarks.compare import Growth, Row, Section, Spread
+from benchmarks.compare import Row, Section, Spread
 
 # Below this many epsilons, errors count as equal. A right way comes near 2: it rounds the centred
 # number twice, 1/σ and their product, each by half an epsilon. Twice that is no lost digit.
@@ -216,7 +216,7 @@ def measure(*, quick: bool = False) -> Section:
         # Large slices are average enough; to draw them again would take most of the time.
         if (cell.count <= EXACT or not seed) and (wrong := errors(cell, seed)):
             found[cell, seed] = wrong
-    return Section("Exactness", _rows(found, seeds), _growths(found), _notes(found, quick))
+    return Section("Exactness", _rows(found, seeds), _notes(found, quick))
 
 
 def _rows(found, seeds) -> list[Row]:
@@ -241,38 +241,6 @@ def _ratio(found, seeds) -> Spread:
         ratio = max(wrong["normviz"], FLOOR) / max(wrong["torch.nn"], FLOOR)
         worst[seed] = max(worst[seed], ratio)
     return Spread.of([*worst.values()])
-
-
-def _growths(found) -> list[Growth]:
-    alongs = {
-        "offset": "offset, in standard deviations",
-        "scale": "standard deviation, with eps = 0 below 10⁻³",
-        "count": "numbers per statistic",
-    }
-    return [
-        Growth(
-            f"Largest error of {layer}, in machine epsilons of float32, by {what}",
-            along,
-            _curves(found, (layer, torch.float32), what),
-        )
-        for layer, (what, along) in product(("LayerNorm", "BatchNorm2d"), alongs.items())
-    ]
-
-
-def _curves(found, kind, what: str) -> dict[str, list[tuple[float, float]]]:
-    """For each way, (size, error) for the sizes of one thing, all others being usual."""
-    plain = {"offset": 0, "scale": 1, "count": 1000}
-    del plain[what]
-    curves = {way: {} for way in WAYS}
-    for (cell, _), wrong in found.items():
-        usual = all(getattr(cell, name) == value for name, value in plain.items())
-        size = getattr(cell, what)
-        # Where eps is all of the variance, or where nearly all numbers are equal, y is nearly 0.
-        dull = (cell.scale < 1e-3 and cell.eps) or cell.offset > 1e7
-        if _kind(cell) == kind and usual and not dull:
-            for way, curve in curves.items():
-                curve[size] = max(curve.get(size, 0), wrong[way])
-    return {way: sorted(curve.items()) for way, curve in curves.items()}
 
 
 def _notes(found, quick: bool) -> str:

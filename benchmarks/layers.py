@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from math import prod
-from statistics import median
 
 import torch
 from torch import nn
 
 import normviz
-from benchmarks.compare import Growth, Row, Section, Spread, ratio, take_turns
+from benchmarks.compare import Row, Section, Spread, ratio, take_turns
+from benchmarks.report import in_markdown, three_digits
 
 TORCH, SCRATCH, OURS = "torch.nn", "from scratch", "normviz"
 FORWARD, BOTH = "forward", "forward and backward"
@@ -100,10 +100,10 @@ def measure(*, quick: bool = False) -> Section:
     try:
         rows = [row for threads in (1, 2) for row in rows_of_time(threads, quick=quick)]
         torch.set_num_threads(1)
-        growths = [growth(name, sizes[: 4 if quick else 5]) for name, sizes in GROWING.items()]
+        growth = growth_table(4 if quick else 5)
     finally:
         torch.set_num_threads(before)
-    return Section("Layers", [*rows, *rows_of_memory()], growths, NOTES)
+    return Section("Layers", [*rows, *rows_of_memory()], f"{NOTES}\n{growth}")
 
 
 def rows_of_time(threads: int, *, quick: bool) -> list[Row]:
@@ -134,16 +134,15 @@ def rows_of_memory() -> list[Row]:
     return rows
 
 
-def growth(name: str, sizes: list[tuple[int, tuple[int, ...]]]) -> Growth:
-    """Both passes, over inputs of some sizes, on one thread."""
-    costs, unit = {OURS: [], TORCH: [], SCRATCH: []}, None
-    for size, shape in sizes:
-        seconds = seconds_of(name, size, shape, BOTH, rounds=7)
-        unit = unit or median(seconds[OURS])
-        for way, times in seconds.items():
-            costs[way].append((prod(shape), median(times) / unit))
-    title = f"Time of {name}, {BOTH}, as a multiple of ours at the smallest size"
-    return Growth(title, "numbers in x", costs)
+def growth_table(count: int) -> str:
+    """Both passes over the first inputs of each growing series, on one thread."""
+    lines = []
+    for name, sizes in GROWING.items():
+        for size, shape in sizes[:count]:
+            seconds = seconds_of(name, size, shape, BOTH, rounds=7)
+            costs = (ratio(seconds[way], seconds[TORCH]).median for way in (OURS, SCRATCH))
+            lines.append([f"{name} {shape}", f"{prod(shape):,}", *map(three_digits, costs)])
+    return in_markdown([f"{BOTH}, 1 thread", "numbers in x", OURS, SCRATCH], lines)
 
 
 NOTES = f"""\
@@ -158,10 +157,12 @@ C++, could. The version from scratch has fewer operations there, as it checks no
 input nor whether the variance has any right digit.
 
 Of LayerNorm's time at (64, 256, 768), the greater part goes to fresh memory for 50 MB of output,
-with torch.nn as with normviz. Where memory is used again, as in the middle of the plot below,
+with torch.nn as with normviz. Where memory is used again, as in the middle of the table below,
 its ten sweeps over a block in the cache cost normviz several times torch's two.
 
 BatchNorm1d on (N, C) is the shape that blocks cannot help: a channel's numbers stand apart in
 memory, so nothing less than the whole tensor is swept over, and that nine times forward, where
 torch's kernel needs three.
+
+How time grows with the input, as multiples of {TORCH}:
 """

@@ -7,7 +7,6 @@ from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import combinations
-from math import prod
 from statistics import median
 from time import perf_counter
 
@@ -15,14 +14,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.compare import Growth, Row, Section, Spread, ratio, take_turns
+from benchmarks.compare import Row, Section, Spread, ratio, take_turns
+from benchmarks.report import in_markdown, three_digits
 from normviz import draw_slices
 
 SIZES = ((3, 3, 2, 2), (4, 3, 8, 8), (8, 16, 16, 16), (16, 32, 28, 28), (64, 256, 56, 56))
 LESSON_SIZES = SIZES[:2]
 PER_CHANNEL, POOLED = "n c h w -> c", (0, 2, 3)
 OURS, TWO_PASS = "draw_slices", "two-pass statistics"
-PATIENCE = 60  # seconds for one drawing; a peer that would take longer is left out
 MOST_ROWS, MOST_COLUMNS = 16, 25  # of matplotlib's table: as many cells as draw_slices draws
 
 
@@ -95,7 +94,7 @@ def measure(*, quick: bool = False) -> Section:
     """Time and bytes against peers; time and bytes at the largest size for every reduction."""
     sizes = SIZES[:3] if quick else SIZES
     peers = {name: draw for name, draw in PEERS.items() if find_spec(name)}
-    drawings, left_out = draw_all(sizes, peers, quick=quick)
+    drawings = {size: draw_all(sample(size), {OURS: draw_with_normviz, **peers}) for size in sizes}
     rows = [
         Row(
             f"{OURS}, {size}",
@@ -105,38 +104,19 @@ def measure(*, quick: bool = False) -> Section:
         )
         for size in sizes
         for peer in peers
-        if peer in drawings[size]
     ]
     large = sample(sizes[-1])
     rows += [*rows_of_statistics(large, rounds=3 if quick else 7), row_of_bytes(large)]
-    return Section("Pictures", rows, growths(drawings), notes(drawings, left_out))
+    return Section("Pictures", rows, notes(drawings))
 
 
-def draw_all(sizes, peers: dict[str, Callable], *, quick: bool):
-    """Size → way → Drawing, and a line for each peer that was left out at some size."""
-    drawings, left_out, ways = {}, [], {OURS: draw_with_normviz, **peers}
-    per_number = dict.fromkeys(ways, 0.0)  # seconds, at the size before
-    for size in sizes:
-        x, pages = sample(size), {}
-        start = perf_counter()
-        for name, draw in [*ways.items()]:
-            expected = per_number[name] * x.size
-            try:
-                if name != OURS and expected > PATIENCE:
-                    raise TimeoutError(f"it would take {expected:.0f} s.")
-                pages[name] = draw(x)
-            except (MemoryError, TimeoutError, ValueError) as error:
-                left_out.append(f"{name}, from {size} on: {error}")
-                del ways[name]
-        slow = quick or perf_counter() - start > 2
-        seconds = take_turns(
-            {name: partial(draw, x) for name, draw in ways.items()},
-            rounds=3 if slow else 15,
-            warm_up=0 if slow else 2,
-        )
-        per_number = {name: median(times) / x.size for name, times in seconds.items()}
-        drawings[size] = {name: Drawing(seconds[name], pages[name]) for name in ways}
-    return drawings, left_out
+def draw_all(x: np.ndarray, ways: dict[str, Callable]) -> dict[str, Drawing]:
+    """What each way gives, in few rounds where they take long."""
+    start = perf_counter()
+    pages = {name: draw(x) for name, draw in ways.items()}
+    rounds = 3 if perf_counter() - start > 2 else 15
+    seconds = take_turns({name: partial(draw, x) for name, draw in ways.items()}, rounds, warm_up=1)
+    return {name: Drawing(seconds[name], pages[name]) for name in ways}
 
 
 def rows_of_statistics(x: np.ndarray, rounds: int) -> list[Row]:
@@ -171,23 +151,6 @@ def row_of_bytes(x: np.ndarray) -> Row:
     )
 
 
-def growths(drawings) -> list[Growth]:
-    """Time and bytes over the numbers in x."""
-    first = next(iter(drawings.values()))[OURS]
-    time = {name: [] for name in next(iter(drawings.values()))}
-    size_of = {name: [] for name in time}
-    for size, ways in drawings.items():
-        for name, drawing in ways.items():
-            multiple = median(drawing.seconds) / median(first.seconds)
-            time[name].append((prod(size), multiple))
-            size_of[name].append((prod(size), bytes_of(drawing.page) / bytes_of(first.page)))
-    unit = "as a multiple of ours at the smallest size"
-    return [
-        Growth(f"Time to draw, {unit}", "numbers in x", time),
-        Growth(f"Bytes of a picture, {unit}", "numbers in x", size_of),
-    ]
-
-
 def bytes_of(page: str | bytes) -> int:
     """The length of a page as it is sent."""
     return len(page.encode() if isinstance(page, str) else page)
@@ -216,30 +179,30 @@ def is_right(shown: str, exact: float) -> bool:
     return abs(float(shown) - exact) <= 0.5001 * 10**-decimals
 
 
-def notes(drawings, left_out: list[str]) -> str:
-    """Bytes, the mean that each picture shows, and what was compared."""
-    lines = [
-        "| numbers | picture | bytes | mean of the last channel | right mean |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
+def notes(drawings: dict[tuple[int, ...], dict[str, Drawing]]) -> str:
+    """Time and bytes, the mean that each picture shows, and what was compared."""
+    lines, unit = [], median(drawings[SIZES[0]][OURS].seconds)
     for size, ways in drawings.items():
         x = sample(size)
         exact = float(x[:, -1].mean(dtype=np.float64))
         for name, drawing in ways.items():
+            time = three_digits(median(drawing.seconds) / unit)
             shown = shown_mean(name, drawing.page, x)
-            said = f"{shown}, {'right' if is_right(shown, exact) else 'wrong'}" if shown else "none"
-            lines.append(f"| {size} | {name} | {bytes_of(drawing.page):,} | {said} | {exact:.8g} |")
-    lines += [
-        "",
-        "The numbers are float32 around 10,000; the right mean is NumPy's in float64. A mean is",
-        "right if it is so to the last digit shown; ours has five digits. matplotlib shows what",
-        "`x.mean(axis=(0, 2, 3))` gives, and its bytes are those of a PNG. treescope shows a",
-        "colour for each number, read out under the pointer, and no statistic, so it need not read",
-        "all of x. rainbow-tensor shows means and no variance, and above 10,000 terms question",
-        "marks, unless it is told to go on, as here. All draw a large tensor by its head and tail;",
-        "matplotlib, which has no such thing, gets no more than 400 numbers.",
-        "The two-pass statistics are torch's, per channel, in float32 on all threads, without a",
-        "picture; ours are float64 on one thread, of the drawn slices.",
-        *(f"Left out: {line}" for line in left_out),
-    ]
-    return "\n".join(lines)
+            mean = f"{shown}, {'right' if is_right(shown, exact) else 'wrong'}" if shown else "none"
+            lines.append(
+                [f"{size}", name, time, f"{bytes_of(drawing.page):,}", mean, f"{exact:.8g}"]
+            )
+    head = ["numbers", "picture", "time", "bytes", "mean of the last channel", "right mean"]
+    return f"{in_markdown(head, lines, words=2)}\n\n{NOTES}"
+
+
+NOTES = """\
+Times are multiples of ours for (3, 3, 2, 2). The numbers are float32 around 10,000; the right mean
+is NumPy's in float64. A mean is right if it is so to the last digit shown; ours has five digits.
+matplotlib shows what `x.mean(axis=(0, 2, 3))` gives, and its bytes are those of a PNG. treescope
+shows a colour for each number, read out under the pointer, and no statistic, so it need not read
+all of x. rainbow-tensor shows means and no variance, and above 10,000 terms question marks, unless
+it is told to go on, as here. All draw a large tensor by its head and tail; matplotlib, which has no
+such thing, gets no more than 400 numbers. The two-pass statistics are torch's, per channel, in
+float32 on all threads, without a picture; ours are float64 on one thread, of the drawn slices.
+"""

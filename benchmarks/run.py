@@ -48,7 +48,7 @@ def main() -> None:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="where to write RESULTS.md and its plots; by default, all that is measured at length"
+        help="where to write RESULTS.md; by default, all that is measured at length"
         " is written to benchmarks/, and the rest is only printed",
     )
     args = parser.parse_args()

@@ -1,21 +1,23 @@
 """Plots that are not seen; a real JupyterLab, and a browser that works the lessons in it."""
 
 import os
-import shutil
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-from benchmarks import jupyter
-from benchmarks.jupyter import run_all_cells, visit, wait_for_all_cells
 from normviz.picture import Picture
 from normviz.plots import Plot
+from tools import chromium as browsers
+from tools.jupyter import jupyterlab, leave, run_all_cells, visit
+from tools.notebooks import read
 
-__all__ = ["wait_for_all_cells"]
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+def pytest_collection_modifyitems(items):
+    """Modules with a browser come last: from its start on, nothing else has an event loop here."""
+    last = {item.path for item in items if item.get_closest_marker("browser")}
+    items.sort(key=lambda item: item.path in last)
+
 
 # What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Binder, make, speed.
 SLOW = {
@@ -46,21 +48,19 @@ def unseen(monkeypatch):
     monkeypatch.setattr(Plot, "picture", lambda plot, text: Picture("", text))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """The address of a JupyterLab on copies of the notebooks."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    for path in NOTEBOOKS.glob("*.ipynb"):
-        shutil.copy(path, folder)
-    with jupyter.jupyterlab(folder) as about:
+    """What a JupyterLab says about itself."""
+    with jupyterlab(tmp_path_factory.mktemp("notebooks")) as about:
         yield about
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium():
+    """The browser of all tests; whoever opens a page closes it."""
     with ExitStack() as until_the_end:
         try:
-            browser = until_the_end.enter_context(jupyter.chromium())
+            browser = until_the_end.enter_context(browsers.chromium())
         except (FileNotFoundError, ModuleNotFoundError):
             # Where all tests have to run, that is no excuse.
             (pytest.fail if os.environ.get("CI") else pytest.skip)("needs chromium and playwright")
@@ -75,16 +75,20 @@ def complaints():
 
 @pytest.fixture(scope="module")
 def visit_lesson(chromium, server, complaints):
-    """Name → a new page with that lesson, its kernel ready, nothing run yet."""
+    """Name → a new page with a copy of that lesson, its kernel ready, nothing run yet."""
+    with ExitStack() as pages:
 
-    def visit_lesson(name):
-        page = chromium.new_page(viewport={"width": 1400, "height": 900})
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else 0)
-        visit(page, server, name)
-        return page
+        def visit_lesson(name):
+            page = chromium.new_page(viewport={"width": 1400, "height": 900})
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on(
+                "console", lambda said: complaints.append(said.text) if said.type == "error" else 0
+            )
+            visit(page, server, read(name))
+            pages.callback(leave, page)
+            return page
 
-    return visit_lesson
+        yield visit_lesson
 
 
 @pytest.fixture(scope="module")

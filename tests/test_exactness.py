@@ -267,19 +267,10 @@ def test_float16_at_its_very_end(layer):
 # The table.
 
 
-def test_the_table_meets_its_aims_and_its_curves_are_whole():
+def test_the_table_meets_its_aims():
     section = exactness.measure(quick=True)
     assert all(row.met for row in section.rows)
     assert len(section.rows) == 9
-    for growth in section.growths:
-        assert [*growth.costs] == [*exactness.WAYS]
-        for curve in growth.costs.values():
-            sizes, wrong = zip(*curve, strict=True)
-            assert sizes == tuple(sorted(set(sizes)))
-            assert len(sizes) > 1
-            assert all(0 < number <= 2**23 for number in wrong)
-    offsets = dict(section.growths[0].costs["torch.nn"])
-    assert offsets[1e4] > 10 * offsets[1e2] > 100 * offsets[0]
 
 
 # What a slice does to others, and what comes back.

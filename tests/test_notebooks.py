@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from benchmarks.lessons import LESSONS, WINDOWS, read, run
 from normviz.exercises import EXERCISES
+from tools.notebooks import LESSONS, WINDOWS, read, run
 
 TEACHING = Path(__file__).parents[1] / "docs" / "teaching"
 WIDGETS = "application/vnd.jupyter.widget-state+json"

@@ -8,23 +8,18 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
-from io import BytesIO
 from operator import attrgetter
 from pathlib import Path
-from statistics import median
-from time import process_time
 
-import numpy as np
 import pytest
 import yaml
-from matplotlib.figure import Figure
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import normviz
-from normviz import Reduction, draw_slices, labs
+from normviz import labs
 
 ROOT = Path(normviz.__file__).parents[1]
 PACKAGE = {
@@ -199,36 +194,6 @@ def test_importing_normviz_takes_hardly_longer_than_importing_numpy():
     print(f"import normviz: {alone / numpy:.2f}, with Reduction: {used / numpy:.2f} of numpy's")
     assert alone < 0.3 * numpy
     assert used < 1.3 * numpy
-
-
-def draw_with_matplotlib(x):
-    figure = Figure(figsize=(12, 8))
-    axes = figure.add_subplot()
-    axes.pcolormesh(x, edgecolors="white")
-    for (row, column), value in np.ndenumerate(x):
-        axes.text(column + 0.5, row + 0.5, str(value), ha="center", va="center")
-    file = BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
-
-
-def draw_with_normviz(x):
-    return draw_slices(x, Reduction("h w -> h")).svg
-
-
-def test_a_picture_of_400_numbers_takes_a_tenth_of_matplotlibs_time():
-    x = np.random.default_rng(0).integers(-99, 100, (16, 25))
-    assert draw_with_normviz(x).count("data-index=") == 400
-    assert draw_with_matplotlib(x).startswith(b"\x89PNG")  # and its fonts are loaded
-    seconds = {draw_with_normviz: [], draw_with_matplotlib: []}
-    for _ in range(5):
-        for draw, runs in seconds.items():
-            start = process_time()
-            draw(x)
-            runs.append(process_time() - start)
-    ours, theirs = (median(runs) for runs in seconds.values())
-    print(f"a picture of 400 numbers: {ours * 1000:.1f} ms, matplotlib {theirs * 1000:.0f} ms")
-    assert ours < theirs / 10
 
 
 # Promises of files

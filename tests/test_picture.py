@@ -249,7 +249,8 @@ COLOURS_OF = """title => {
 
 @pytest.fixture(scope="module")
 def tab(chromium):
-    return chromium.new_page()
+    with chromium.new_page() as tab:
+        yield tab
 
 
 def lit_slices(tab):

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from textwrap import wrap
 
-from benchmarks.jupyter import chromium
 from normviz.svg import COLOURS, clean, svg_text
+from tools.chromium import chromium
 
 WIDTH, HEIGHT = 842, 595
 LEFT, TOP, BOTTOM = 36, 84, 504  # of the picture in a handout

@@ -1,8 +1,7 @@
-"""A real JupyterLab on a folder, and Chromium to work in it."""
+"""A real JupyterLab on a folder, and what a page of a browser does in it."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,18 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 
+import nbformat
+from nbformat import NotebookNode
+
 ROOT = Path(__file__).parents[1]
 SETTINGS = json.loads((ROOT / "binder/overrides.json").read_text(encoding="utf-8"))
 OPTIONS = "--no-browser --ip=127.0.0.1 --port=0 --allow-root --expose-app-in-browser"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 FOLDERS = {
     "IPYTHONDIR": "ipython",
     "JUPYTER_CONFIG_DIR": "config",
@@ -95,30 +88,27 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@contextmanager
-def chromium() -> Iterator:
-    """A browser of playwright's, without a window.
+def visit(page, server: dict, notebook: NotebookNode) -> None:
+    """Open a notebook, as a new file, and wait until its kernel is ready; nothing has run yet.
 
-    Raises:
-        FileNotFoundError: if there is no Chromium.
-        ModuleNotFoundError: if there is no playwright.
+    Args:
+        page: Of playwright's.
+        server: What a JupyterLab says about itself; the notebook is written to its folder.
+        notebook: With a kernelspec, or a dialog asks for one.
     """
-    from playwright.sync_api import sync_playwright
-
-    executable = shutil.which("chromium")
-    if not executable:
-        raise FileNotFoundError("needs Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-def visit(page, server: dict, name: str) -> None:
-    """Open a notebook on a page, and wait until its kernel is ready; nothing has run yet."""
+    folder = Path(server["root_dir"])
+    number = len([*folder.glob("*.ipynb")])
+    name = f"{number}.ipynb"
+    nbformat.write(notebook, folder / name)
     page.set_default_timeout(60_000)
-    page.goto(f"{server['url']}lab/workspaces/{name[:2]}/tree/{name}?token={server['token']}")
+    page.goto(f"{server['url']}lab/workspaces/{number}/tree/{name}?token={server['token']}")
     page.wait_for_function(IDLE, arg=name)
+
+
+def leave(page) -> None:
+    """End the kernel of the notebook on a page, and close the page."""
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    page.close()
 
 
 def run_all_cells(page) -> None:
