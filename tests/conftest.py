@@ -12,13 +12,6 @@ from tools import chromium as browsers
 from tools.jupyter import jupyterlab, leave, run_all_cells, visit
 from tools.notebooks import read
 
-
-def pytest_collection_modifyitems(items):
-    """Modules with a browser come last: from its start on, nothing else has an event loop here."""
-    last = {item.path for item in items if item.get_closest_marker("browser")}
-    items.sort(key=lambda item: item.path in last)
-
-
 # What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Binder, make, speed.
 SLOW = {
     "test_benchmarks",
@@ -37,9 +30,12 @@ SLOW = {
 
 
 def pytest_collection_modifyitems(items):
+    """Modules with a browser come last: from its start on, nothing else has an event loop here."""
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker("slow")
+    last = {item.path for item in items if item.get_closest_marker("browser")}
+    items.sort(key=lambda item: item.path in last)
 
 
 @pytest.fixture
