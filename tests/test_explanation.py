@@ -27,25 +27,25 @@ TRACKING = {
 }
 
 
-def tracking_of(name):
-    """Which of these there are for a layer, and torch's InstanceNorm can't be tracked too late."""
-    if name.startswith("BatchNorm"):
-        return [*TRACKING]
-    return [*TRACKING][:3] if name.startswith("InstanceNorm") else ["tracked"]
-
-
 def libraries_of(name):
     return [library for library in (nn, normviz) if hasattr(library, name)]
 
 
-MEETINGS = {
-    f"{library.__name__} {name} {mode} {tracking} {shape}": (library, case, mode, tracking)
-    for case in CASES
-    for name, _, shape in [case]
-    for library, mode, tracking in product(
-        libraries_of(name), ("training", "eval"), tracking_of(name)
-    )
-}
+def meetings():
+    """Every case, and of those that track, the first with all that a flag may have become."""
+    seen = set()
+    for case in CASES:
+        name, _, shape = case
+        tracked = name.startswith(("BatchNorm", "InstanceNorm")) and name[:-2] not in seen
+        seen.add(name[:-2])
+        # torch's InstanceNorm cannot be tracked too late: in eval it has nothing to use.
+        ways = [*TRACKING][: 3 if name.startswith("I") else 4] if tracked else ["tracked"]
+        for library, mode, tracking in product(libraries_of(name), ("training", "eval"), ways):
+            label = f"{library.__name__} {name} {mode} {tracking} {shape}"
+            yield label, (library, case, mode, tracking)
+
+
+MEETINGS = dict(meetings())
 # A module whose weight is normalized → it, and the shape of an input.
 OF_WEIGHTS = {
     "weight_norm": (lambda: normviz.weight_norm(nn.Conv2d(3, 2, 2)), (4, 3, 5, 6)),
