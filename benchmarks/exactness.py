@@ -4,12 +4,13 @@ The inputs are random numbers ``scale · (offset + z)``, with z of mean 0 and va
 the dtype; the oracle takes them as they are after that, so it judges the way alone.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 from functools import lru_cache
 from itertools import chain, product
-from math import fsum, log10
+from math import fsum, log10, prod
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 
 import normviz
 from benchmarks.compare import Row, Section, Spread
+from normviz import Reduction
 
 # Below this many epsilons, errors count as equal. A right way comes near 2: it rounds the centred
 # number twice, 1/σ and their product, each by half an epsilon. Twice that is no lost digit.
@@ -27,7 +29,6 @@ SCALES = (  # each with an eps
     *((1e3, 1e-5), (1e10, 1e-5), (1e18, 1e-5), (1e20, 1e-5)),
 )
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-LAYERS = ("BatchNorm1d", "BatchNorm2d", "LayerNorm")
 EXACT = 20_000  # numbers in a slice that decimals are fast enough for
 
 
@@ -60,18 +61,29 @@ class Cell:
 
     def lay_out(self, slices: torch.Tensor) -> torch.Tensor:
         """The input whose slices these are."""
-        if self.layer == "LayerNorm":
-            return slices  # (n, c)
-        if self.layer == "BatchNorm1d":
-            return slices.T.contiguous()  # (n, c)
-        side = max(side for side in (1, 10, 50) if self.count % side**2 == 0)
-        images = slices.reshape(len(slices), -1, side, side)  # (c, n, h, w)
-        return images.movedim(0, 1).contiguous()
+        return LAYERS[self.layer](slices).contiguous()
+
+
+def in_images(slices: torch.Tensor) -> torch.Tensor:
+    """(c, m) as (n, c, h, w), in images of some pixels."""
+    channels, count = slices.shape
+    side = max(side for side in (1, 10, 50) if count % side**2 == 0)
+    return slices.reshape(channels, -1, side, side).movedim(0, 1)
+
+
+# The layers, each with how an input comes from its slices, one a row.
+LAYERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "BatchNorm1d": lambda slices: slices.T,  # (n, c)
+    "BatchNorm2d": in_images,
+    "LayerNorm": lambda slices: slices,  # (n, c)
+}
 
 
 def in_slices(layer: str, x: torch.Tensor) -> torch.Tensor:
     """The numbers that share a statistic, one row for each statistic."""
-    return x.flatten(0, -2) if layer == "LayerNorm" else x.movedim(1, 0).flatten(1)
+    reduction = Reduction.of(layer_of(nn, layer, x, 1e-5), x.ndim)
+    slices = range(prod(reduction.stat_shape(x.shape)))
+    return torch.stack([reduction.numbers(x, label) for label in slices])
 
 
 def oracle(numbers: torch.Tensor, eps: float) -> tuple[np.ndarray, float, float]:
@@ -135,9 +147,10 @@ def from_scratch(x: torch.Tensor, over: tuple[int, ...], eps: float) -> torch.Te
 
 def layer_of(library, name: str, x: torch.Tensor, eps: float) -> nn.Module:
     """A layer for x without weight and bias, in training; a BatchNorm stores the last batch."""
-    if name == "LayerNorm":
-        return library.LayerNorm(x.shape[-1], eps, elementwise_affine=False)
-    return getattr(library, name)(x.shape[1], eps, momentum=1, affine=False, dtype=x.dtype)
+    made, known = getattr(library, name), {"num_features": x.shape[1], "momentum": 1}
+    known |= {"normalized_shape": x.shape[-1], "affine": False, "elementwise_affine": False}
+    taken = inspect.signature(made).parameters.keys() & known.keys()
+    return made(eps=eps, dtype=x.dtype, **{argument: known[argument] for argument in taken})
 
 
 WAYS: dict[str, Callable[[str, torch.Tensor, float], torch.Tensor]] = {
@@ -150,7 +163,8 @@ WAYS: dict[str, Callable[[str, torch.Tensor, float], torch.Tensor]] = {
 
 
 def _over(name, x):
-    return (-1,) if name == "LayerNorm" else tuple(axis for axis in range(x.ndim) if axis != 1)
+    reduction = Reduction.of(layer_of(nn, name, x, 1e-5), x.ndim)
+    return tuple(i for i, axis in enumerate(reduction.axes) if axis[0] in reduction.pooled)
 
 
 def errors(cell: Cell, seed: int) -> dict[str, float]:

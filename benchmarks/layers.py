@@ -9,6 +9,7 @@ from torch import nn
 import normviz
 from benchmarks.compare import Row, Section, Spread, ratio, take_turns
 from benchmarks.report import in_markdown, three_digits
+from normviz import Plan, plan_of
 
 TORCH, SCRATCH, OURS = "torch.nn", "from scratch", "normviz"
 FORWARD, BOTH = "forward", "forward and backward"
@@ -29,13 +30,15 @@ GROWING = {
 class FromScratch(nn.Module):
     """The layer of countless articles: plain operations, which autograd differentiates."""
 
-    def __init__(self, pooled: tuple[int, ...], kept: tuple[int, ...], affine: tuple[int, ...]):
+    def __init__(self, plan: Plan, size: int):
         super().__init__()
-        self.pooled = pooled
-        self.weight, self.bias = nn.Parameter(torch.ones(affine)), nn.Parameter(torch.zeros(affine))
-        if kept:  # a BatchNorm
-            self.register_buffer("running_mean", torch.zeros(kept))
-            self.register_buffer("running_var", torch.ones(kept))
+        names = plan.axes.split()
+        self.pooled = tuple(i for i, name in enumerate(names) if name not in plan.statistic.split())
+        shape = [size if name in plan.weight.split() else 1 for name in names]
+        self.weight, self.bias = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        if plan.running:
+            self.register_buffer("running_mean", torch.zeros(shape))
+            self.register_buffer("running_var", torch.ones(shape))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Mean, mean of the squares of the centred input, division, weight and bias."""
@@ -52,14 +55,8 @@ class FromScratch(nn.Module):
 
 def make(name: str, size: int, ndim: int) -> dict[str, nn.Module]:
     """The same layer three times."""
-    if name == "LayerNorm":
-        scratch = FromScratch((-1,), (), (size,))
-    else:
-        pooled = tuple(axis for axis in range(ndim) if axis != 1)
-        per_channel = tuple(size if axis == 1 else 1 for axis in range(ndim))
-        scratch = FromScratch(pooled, per_channel, per_channel)
-    layers = (getattr(module, name)(size) for module in (normviz, nn))
-    return dict(zip((OURS, TORCH), layers, strict=True)) | {SCRATCH: scratch}
+    ours, theirs = (getattr(module, name)(size) for module in (normviz, nn))
+    return {OURS: ours, TORCH: theirs, SCRATCH: FromScratch(plan_of(theirs, ndim), size)}
 
 
 def passes(layer: nn.Module, shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
