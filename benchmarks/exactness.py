@@ -145,10 +145,10 @@ def from_scratch(x: torch.Tensor, over: tuple[int, ...], eps: float) -> torch.Te
     return (x - mean) / (var + eps).sqrt()
 
 
-def layer_of(library, name: str, x: torch.Tensor, eps: float) -> nn.Module:
-    """A layer for x without weight and bias, in training; a BatchNorm stores the last batch."""
+def layer_of(library, name: str, x: torch.Tensor, eps: float, *, affine: bool = False) -> nn.Module:
+    """A layer for x in training; a BatchNorm stores the last batch."""
     made, known = getattr(library, name), {"num_features": x.shape[1], "momentum": 1}
-    known |= {"normalized_shape": x.shape[-1], "affine": False, "elementwise_affine": False}
+    known |= {"normalized_shape": x.shape[-1], "affine": affine, "elementwise_affine": affine}
     taken = inspect.signature(made).parameters.keys() & known.keys()
     return made(eps=eps, dtype=x.dtype, **{argument: known[argument] for argument in taken})
 

@@ -19,7 +19,7 @@ MOVES = int(os.environ.get("NORMVIZ_MOVES", "60"))
 LABS = {
     **{
         f"shape_lab({layer})": partial(labs.shape_lab, layer)
-        for layer in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm")
+        for layer in ("BatchNorm1d", "GroupNorm", "SwitchableNorm2d", "weight_norm")
     },
     **{
         name: getattr(labs, name)

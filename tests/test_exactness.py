@@ -172,13 +172,12 @@ def test_a_constant_becomes_exactly_zero_and_then_the_bias(layer, dtype, size):
     slices = constants(dtype)[:, None].expand(-1, size).contiguous()
     x = lay_out(layer, slices)
     assert (normalize(layer, x) == 0).all()
-    affine = getattr(normviz, layer)(size if layer == "LayerNorm" else len(slices), dtype=dtype)
+    affine = exactness.layer_of(normviz, layer, x, 1e-5, affine=True)
     with torch.no_grad():
         affine.weight.copy_(torch.randn(affine.weight.shape))
         affine.bias.copy_(torch.randn(affine.bias.shape))
-    y = in_slices(layer, affine(x))
-    bias = affine.bias if layer == "LayerNorm" else affine.bias[:, None]
-    assert torch.equal(y, bias.expand_as(y))
+    shared = normviz.plan_of(affine, x.ndim).sharing
+    assert torch.equal(affine(x), shared.spread(affine.bias, x.shape))
 
 
 @of_each_dtype

@@ -1,6 +1,7 @@
 """An explanation says what one pass of a layer computes, and the layer never learns of it."""
 
 import dataclasses
+import inspect
 import random as python_random
 import re
 from itertools import pairwise, product
@@ -31,12 +32,16 @@ def libraries_of(name):
     return [library for library in (nn, normviz) if hasattr(library, name)]
 
 
+def tracks(name):
+    return "track_running_stats" in inspect.signature(getattr(normviz, name)).parameters
+
+
 def meetings():
     """Every case, and of those that track, the first with all that a flag may have become."""
     seen = set()
     for case in CASES:
         name, _, shape = case
-        tracked = name.startswith(("BatchNorm", "InstanceNorm")) and name[:-2] not in seen
+        tracked = tracks(name) and name[:-2] not in seen
         seen.add(name[:-2])
         # torch's InstanceNorm cannot be tracked too late: in eval it has nothing to use.
         ways = [*TRACKING][: 3 if name.startswith("I") else 4] if tracked else ["tracked"]
@@ -71,10 +76,9 @@ def trained(layer):
 def meet(library, case, mode, tracking):
     name, arguments, shape = case
     made, now = TRACKING[tracking]
-    tracks = name.startswith(("BatchNorm", "InstanceNorm"))
-    options = {"track_running_stats": made, "affine": True} if tracks else {}
+    options = {"track_running_stats": made, "affine": True} if tracks(name) else {}
     layer = trained(getattr(library, name)(*arguments, **options)).train(mode == "training")
-    if tracks:
+    if tracks(name):
         layer.track_running_stats = now
     return layer, random(*shape) * 5
 

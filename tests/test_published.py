@@ -58,7 +58,7 @@ def one_pass(library, name):
     state = {k: example[k] for k in ("weight", "bias") if k in example}
     layer.load_state_dict(layer.state_dict() | state)
     run = SimpleNamespace(layer=layer, y=layer(example["input"]).detach())
-    if not isinstance(layer, kinds["LayerNorm"]):  # momentum 1 stores the batch's own
+    if hasattr(layer, "running_mean"):  # momentum 1 stores the batch's own
         whole = type(layer)(layer.num_features, momentum=1, dtype=torch.float64)
         whole(example["input"])
         count = example["input"][:, 0].numel()

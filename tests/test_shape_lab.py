@@ -1,5 +1,6 @@
 """The shape lab, without a kernel: it says what torch does, at every position of its controls."""
 
+import inspect
 import re
 import runpy
 from html import unescape
@@ -59,14 +60,13 @@ def options_of(control):
 def torch_layer(lab):
     """The layer of torch.nn that the controls stand for, or else normviz's."""
     name, shape, axes = lab.layer.value, lab.shape.value, lab.axes.value.split()
-    if axes[0] == "o":
+    if not hasattr(nn, name):
         return shapes.make_layer(name, lab.axes.value, shape)
     channels = shape[axes.index("c")]
-    if "normalized" in name or name in ("LayerNorm", "RMSNorm"):
-        return getattr(nn, name)(shape[-lab.normalized_shape.value :])
-    if name == "GroupNorm":
-        return nn.GroupNorm(lab.groups.value, channels)
-    return getattr(nn, name, getattr(normviz, name))(channels)
+    known = {"num_features": channels, "num_channels": channels, "num_groups": lab.groups.value}
+    known["normalized_shape"] = shape[-lab.normalized_shape.value :]
+    taken = inspect.signature(getattr(nn, name)).parameters.keys() & known.keys()
+    return getattr(nn, name)(**{argument: known[argument] for argument in taken})
 
 
 def readout_of(lab):

@@ -16,6 +16,8 @@ from sheets.figures import CURVES, TOKENS
 from torch import nn
 from torch.testing import assert_close
 
+from normviz import plan_of
+
 ROOT = Path(__file__).parents[1]
 
 LESSONS = [path.stem for path in sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))]
@@ -192,9 +194,9 @@ def test_train_and_eval_differ_where_the_sheet_says_so(name):
     layer, x, y = trained(name)
     assert evaluate.startswith("the same as train") == torch.equal(layer.eval()(x), y)
     assert ("Nothing is stored" in train) == (not [*layer.buffers()])
-    if kind in ("BatchNorm", "InstanceNorm"):
+    if plan_of(layer, x.ndim).running:
         assert "track_running_stats" in train + evaluate
-        tracked = kind == "InstanceNorm"  # the other setting than the default
+        tracked = not layer.track_running_stats  # the other setting than the default
         layer, x, y = trained(name, track_running_stats=tracked)
         assert torch.equal(layer.eval()(x), y) != tracked
 
