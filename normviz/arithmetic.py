@@ -35,7 +35,6 @@ def write_out(values: Sequence[float], work: Work) -> tuple[list[str], float]:
     return [digits(value, count) for value in values], result
 
 
-USUAL = (("μ", "mean"), ("σ²", "variance"))
 # Name of a statistic → how a number enters its sum, as text and as a number; the centre is μ.
 TERMS: dict[str, tuple[Callable[[str, str], str], Callable[[float, float], float]]] = {
     "mean": (lambda text, centre: text, lambda x, centre: x),
@@ -49,27 +48,24 @@ TERMS: dict[str, tuple[Callable[[str, str], str], Callable[[float, float], float
 
 
 def spell_statistics(
-    numbers: Sequence[float], count: int, mean: float, var: float, symbols=USUAL
+    numbers: Sequence[float], count: int, values: Sequence[tuple[str, str, float]]
 ) -> tuple[str, ...]:
     """The sums behind the statistics of a slice, as far as they fit in a line each.
 
     Args:
         numbers: the first numbers of the slice, or all.
         count: how many there are in all.
-        mean: of all.
-        var: their biased variance, mean square, or squared norm.
-        symbols: which statistics they have, each with its sign, as in ``Plan.symbols``.
+        values: sign, name and value of each statistic; the names are those in ``Plan.symbols``.
 
-    >>> spell_statistics([1, 2, 6], 3, 3, 14 / 3)
+    >>> spell_statistics([1, 2, 6], 3, [("μ", "mean", 3), ("σ²", "variance", 14 / 3)])
     ('μ = (1 + 2 + 6) / 3 = 3', 'σ² = ((1 − 3)² + (2 − 3)² + (6 − 3)²) / 3 = 4.6667')
-    >>> spell_statistics([3, -4], 2, 0, 25, (("‖v‖²", "squared norm"),))
+    >>> spell_statistics([3, -4], 2, [("‖v‖²", "squared norm", 25)])
     ('‖v‖² = 3² + (−4)² = 25',)
     """
     numbers = np.asarray(numbers, dtype=np.float64)[:MAX_TERMS]
-    results = {"mean": mean}
+    mean = next((value for _, name, value in values if name == "mean"), 0.0)
     return tuple(
-        _spell_sum(symbol, name, numbers, count, mean, results.get(name, var))
-        for symbol, name in symbols
+        _spell_sum(symbol, name, numbers, count, mean, value) for symbol, name, value in values
     )
 
 

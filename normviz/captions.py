@@ -1,20 +1,17 @@
 """What an explanation says: the captions of its picture, its notes, and its table."""
 
-from collections.abc import Iterator
-from math import prod
+from collections.abc import Callable, Iterator
 
 import torch
 
 from normviz.arithmetic import spell_statistics
 from normviz.picture import Picture
-from normviz.reduction import Reduction
-from normviz.refusals import arguments_of
+from normviz.refusals import RUNNING, arguments_of
 from normviz.slices import Caption, draw_slices, first_of
-from normviz.steps import Step, spell_mix
+from normviz.steps import Way, spell_mix
 from normviz.words import count_slices, five_digits, name_slice
 
 MAX_ROWS = 12  # of the printed table
-RUNNING = ("running_mean", "running_var")
 
 
 def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
@@ -23,52 +20,47 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
     Raises:
         ValueError: for another word, or if there is nothing to draw.
     """
+    plan, captions = explained.plan, Captions(explained)
     parts = {part.name: part for part in explained.parts}
-    words = ["statistic", *["weight"] * explained.plan.scaled, *parts]
-    if not isinstance(by, str) or by not in words:
+    words = ["statistic", *["weight"] * plan.scaled, *parts]
+    if by not in words:
         raise ValueError(f"by must be {_either(words)}: got {by!r}.")
     shown = {
         "input": explained.numbers,
         "normalized": explained.normalized,
-        "output": explained.output if explained.plan.of == "input" else explained.made,
+        "output": explained.output if plan.of == "input" else explained.made,
     }
-    if not isinstance(show, str) or show not in shown:
+    if show not in [*shown]:
         raise ValueError(f"show must be {_either(shown)}: got {show!r}.")
-    if shown[show].shape != explained.numbers.shape:
+    numbers = shown[show]
+    if numbers.shape != explained.numbers.shape:
         raise ValueError(
             f"the output must have the shape of x to be drawn: its hooks made "
-            f"{tuple(shown[show].shape)} of {tuple(explained.numbers.shape)}."
+            f"{tuple(numbers.shape)} of {tuple(explained.numbers.shape)}."
         )
-    captions = Captions(explained)
     if by == "weight":
-        reduction, caption = explained.plan.sharing.with_whole_axes(), captions.of_weight
+        reduction, caption = plan.sharing.with_whole_axes(), captions.of_weight
         what = f"one weight per {', '.join(reduction.kept) or 'layer'}"
     elif by in parts:
-        reduction = parts[by].reduction.of_any_size()
-        caption, what = captions.of_part(parts[by]), f"{by} mean {reduction}"
+        reduction, caption = parts[by].reduction.of_any_size(), captions.of_part(parts[by])
+        what = f"{by} mean {reduction}"
     else:
         reduction = explained.reduction
         caption = captions.of_statistic if show == "input" else captions.of_step(show)
-        kind = explained.plan.symbols[0][1]
-        kept = ", ".join(reduction.kept)
+        kind, kept = plan.symbols[0][1], ", ".join(reduction.kept)
         what = f"mixed {kind}, one per {kept}" if parts else f"{kind} {reduction}"
         if explained.source == "running":
             what = f"one running {kind} per {kept}"
-    title = f"{title_of(explained)}, {show}: {what}"
-    notes = [*notes_on(explained, shown[show])]
-    return draw_slices(shown[show], reduction, title=title, caption=caption, notes=notes, lit=lit)
+    title, notes = f"{title_of(explained)}, {show}: {what}", [*notes_on(explained, numbers)]
+    return draw_slices(numbers, reduction, title=title, caption=caption, notes=notes, lit=lit)
 
 
 def _either(words) -> str:
-    return " or ".join(repr(word).replace("'", '"') for word in words)
+    return " or ".join(f'"{word}"' for word in words)
 
 
 class Captions:
-    """What to say of the slices of an explanation, by their labels.
-
-    Args:
-        explained: whose slices they are.
-    """
+    """What to say of the slices of an explanation, by their labels."""
 
     def __init__(self, explained):
         self.explained, self.plan, self.told = explained, explained.plan, explained.told
@@ -76,130 +68,98 @@ class Captions:
 
     def of_statistic(self, label: int) -> Caption:
         """Of a slice of the input: its statistics, and where they come from."""
-        told, values = self.told, self._values(self.told.mean, self.told.var, label)
-        own = [float(stat.reshape(-1)[label]) for stat in self.explained.own_statistics]
-        if told.source == "running":
-            return Caption(values, self._spell_running(values, own))
+        explained, told = self.explained, self.told
+        values = self._values(told.mean, told.var, label)
+        own = self._values(*explained.own_statistics, label)
         if told.parts:
             return Caption(values, self._spell_mixed(label))
-        lines = self._spell_sums(self.explained.reduction, label, *own)
+        if told.source == "running":
+            are = "are the running statistics" if len(values) > 1 else "is the running statistic"
+            used = " and ".join(f"{symbol} = {five_digits(value)}" for symbol, _, value in values)
+            here = " and ".join(f"{kind} {five_digits(value)}" for _, kind, value in own)
+            lines = f"{used} {are}, from training", f"the numbers here have {here}: not used"
+            return Caption(values, lines)
+        lines = self._spell_sums(explained.reduction, label, own)
         if told.source == "memory":
-            (symbol, kind, value), *_ = values
+            symbol, kind, value = values[0]
             used = f"{symbol} = {five_digits(value)} normalizes: the average {kind} in the memory"
             lines += (used,)
-        if self.explained.tracks and self.plan.centred:
-            lines += (self._spell_unbiased(own[1]),)
+        if explained.stores_unbiased:
+            n, unbiased = explained.count, explained.batch_var_unbiased.reshape(-1)[label]
+            stored = f"σ² · {n:,} / {n - 1:,} = {five_digits(float(unbiased))}"
+            lines += (f"unbiased, to be stored: {stored}",)
         return Caption(values, lines)
 
-    def of_part(self, part):
+    def of_part(self, part) -> Callable[[int], Caption]:
         """Captions of the slices of one of several mixed statistics."""
 
         def caption(label: int) -> Caption:
             values = self._values(part.mean, part.var, label)
             lines = ("a running statistic, from training",)
             if part.source == "batch":
-                mean, var = (value for *_, value in values)
-                lines = self._spell_sums(part.reduction, label, mean, var)
-            shares = (
-                f"{five_digits(float(share))} of {symbol}"
-                for share, (symbol, _) in zip(part.shares, self.plan.symbols, strict=True)
-            )
+                lines = self._spell_sums(part.reduction, label, values)
+            pairs = zip(part.shares, values, strict=True)
+            shares = (f"{five_digits(float(share))} of {symbol}" for share, (symbol, *_) in pairs)
             return Caption(values, (*lines, f"its shares: {' and '.join(shares)}"))
 
         return caption
 
-    def of_step(self, show: str):
+    def of_step(self, show: str) -> Callable[[int], Caption]:
         """Captions that follow the first number of a slice."""
 
         def caption(label: int) -> Caption:
-            step = self.step(self.explained.reduction, label)
-            lines = (step.spell_normalized(),)
+            way = Way(self.explained, self.explained.reduction.first(label, self.shape))
+            lines = (way.spell_normalized(),)
             if show == "output" and self.plan.scaled:
-                lines += (step.spell_output(),)
+                lines += (way.spell_output(),)
             return Caption(self._values(self.told.mean, self.told.var, label), lines)
 
         return caption
 
     def of_weight(self, label: int) -> Caption:
         """Of numbers that meet the same weight and bias."""
-        step = self.step(self.plan.sharing, label)
-        signs = (step.gain, "weight", step.weight), ("β", "bias", step.bias)
-        signs += (("τ", "threshold", step.floor),)
-        values = tuple(sign for sign in signs if sign[2] is not None)
-        return Caption(values, (step.spell_weight(), step.spell_output()))
-
-    def step(self, reduction: Reduction, label: int) -> Step:
-        """The way of a slice's first number through the layer."""
-        explained, told = self.explained, self.told
-        at = reduction.first(label, self.shape)
-        of_slice = explained.reduction.label_at(at, self.shape)
-        of_weight = self.plan.sharing.label_at(at, self.shape)
-
-        def read(stat, nth: int) -> float | None:
-            return None if stat is None else float(stat.detach().reshape(-1)[nth])
-
-        eps = told.eps if isinstance(told.eps, float | int) else read(told.eps, of_slice)
-        has_bias = explained.bias is not None or self.plan.centred
-        weight, bias = read(explained.weight, of_weight), read(explained.bias, of_weight)
-        return Step(
-            plan=self.plan,
-            x=float(explained.numbers[at]),
-            mean=read(told.mean, of_slice),
-            var=read(told.var, of_slice),
-            eps=eps,
-            factor=read(told.factor, of_slice),
-            weight=1.0 if weight is None else weight,
-            bias=0.0 if bias is None and has_bias else bias,
-            floor=read(told.floor, of_weight),
-            made=float(explained.made[at]),
-            output=float((explained.output if self.plan.of == "input" else explained.made)[at]),
-            dtype=str(explained.made.dtype).removeprefix("torch."),
-        )
+        way = Way(self.explained, self.plan.sharing.first(label, self.shape))
+        signs = (way.gain, "weight", way.weight), ("β", "bias", way.bias)
+        values = [sign for sign in (*signs, ("τ", "threshold", way.floor)) if sign[2] is not None]
+        *others, last = (f"{symbol} = {five_digits(value)}" for symbol, _, value in values)
+        met = " and ".join(filter(None, (", ".join(others), last)))
+        return Caption(tuple(values), (f"{met} for each of these numbers", way.spell_output()))
 
     def _values(self, mean, var, label: int) -> tuple[tuple[str, str, float], ...]:
-        stats = {"mean": mean}
-        return tuple(
-            (symbol, kind, float(stats.get(kind, var).reshape(-1)[label]))
-            for symbol, kind in self.plan.symbols
-        )
+        stats = (float(stat.reshape(-1)[label]) for stat in self.plan.pick(mean, var))
+        return tuple((*symbol, stat) for symbol, stat in zip(self.plan.symbols, stats, strict=True))
 
-    def _spell_sums(self, reduction: Reduction, label: int, mean: float, var: float):
+    def _spell_sums(self, reduction, label: int, values) -> tuple[str, ...]:
         numbers = reduction.slice_of(self.explained.numbers, label)
-        return spell_statistics(first_of(numbers), numbers.numel(), mean, var, self.plan.symbols)
-
-    def _spell_unbiased(self, var: float) -> str:
-        n = self.explained.count
-        stored = five_digits(var * n / (n - 1)) if n > 1 else "nan"
-        return f"unbiased, to be stored: σ² · {n:,} / {n - 1:,} = {stored}"
-
-    def _spell_running(self, values, own) -> tuple[str, str]:
-        used = " and ".join(f"{symbol} = {five_digits(value)}" for symbol, _, value in values)
-        are = "are the running statistics" if len(values) > 1 else "is the running statistic"
-        here = {"mean": own[0]}
-        found = " and ".join(
-            f"{kind} {five_digits(here.get(kind, own[1]))}" for _, kind, _ in values
-        )
-        return (
-            f"{used} {are}, from training",
-            f"the numbers here have {found}: not used",
-        )
+        return spell_statistics(first_of(numbers), numbers.numel(), values)
 
     def _spell_mixed(self, label: int) -> tuple[str, ...]:
         """How each statistic of a slice is mixed from those of larger ones."""
-        at = self.explained.reduction.first(label, self.shape)
-        lines = []
-        for i, (symbol, _) in enumerate(self.plan.symbols):
-            found = []
-            for part in self.told.parts:
-                nth = part.reduction.label_at(at, self.shape)
-                value = (part.mean, part.var)[i].reshape(-1)[nth]
-                found.append((_name_of(part), float(part.shares[i]), float(value)))
-            lines.append(spell_mix(symbol, found))
-        return tuple(lines)
+        at = self.explained.reduction.locate(label, self.shape)
+        return tuple(
+            spell_mix(
+                symbol,
+                [
+                    (_name_of(part), float(part.shares[i]), _at(part, at, self.shape)[i])
+                    for part in self.told.parts
+                ],
+            )
+            for i, (symbol, _) in enumerate(self.plan.symbols)
+        )
 
 
 def _name_of(part) -> str:
     return f"running {part.name}" if part.source == "running" else part.name
+
+
+def _at(part, at: dict[str, int], shape) -> list[float]:
+    """Mean and variance of the larger slice that holds this one."""
+    return [_of(stat, part.reduction, at, shape) for stat in (part.mean, part.var)]
+
+
+def _of(stat, reduction, at: dict[str, int], shape) -> float:
+    stat = stat.reshape(reduction.stat_shape(shape))
+    return float(stat[tuple(at[name] for name in reduction.kept)])
 
 
 def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
@@ -219,10 +179,8 @@ def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
     if plan.scaled and (under_root == 0).any():
         causes.append("a variance plus ε is 0, and nothing can be divided by it")
     if shown.isinf().any() and not found and not causes:
-        causes.append(
-            f"some of it is beyond {torch.finfo(shown.dtype).max:.5g}, the largest "
-            f"{str(shown.dtype).removeprefix('torch.')}"
-        )
+        largest, dtype = torch.finfo(shown.dtype).max, str(shown.dtype).removeprefix("torch.")
+        causes.append(f"some of it is beyond {largest:.5g}, the largest {dtype}")
     if causes:
         yield f"Not all of the output is finite: {'; '.join(causes)}."
 
@@ -237,9 +195,8 @@ def _odd(tensor: torch.Tensor | None) -> str:
 
 def title_of(explained) -> str:
     """The layer as it was made, and its mode if that matters."""
-    layer = explained.layer
-    mode = f" in {'training' if layer.training else 'eval'}" if explained.plan.running else ""
-    return call_of(layer) + mode
+    mode = "training" if explained.layer.training else "eval"
+    return call_of(explained.layer) + (f" in {mode}" if explained.plan.running else "")
 
 
 def call_of(layer) -> str:
@@ -260,35 +217,43 @@ def table_of(explained) -> str:
     """The statistics of each slice, as text."""
     shape, reduction = tuple(explained.numbers.shape), explained.reduction
     what = "x" if explained.plan.of == "input" else explained.plan.of
+    columns, slices = _columns(explained), explained.mean.numel()
+    labels = [*range(slices)] if slices <= MAX_ROWS else [*range(MAX_ROWS - 1), slices - 1]
+    table = [["", *columns]]
+    for label in labels:
+        at = reduction.locate(label, shape)
+        table.append([name_slice(reduction, label, shape), *(say(at) for say in columns.values())])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in table
+    ]
+    if slices > MAX_ROWS:
+        lines.insert(-1, "…")
     head = (
         f"{title_of(explained)}, {what} of shape {shape}\n"
         f"{reduction.pattern}: {reduction}. {count_slices(reduction, shape)}.\n"
         f"{_rule_of(explained)}\n\n"
     )
-    slices = prod(explained.mean.shape)
-    rows = range(slices)
-    if slices > MAX_ROWS:
-        rows = [*range(MAX_ROWS - 1), None, slices - 1]
-    table = [["…"] if label is None else _row(explained, label) for label in rows]
-    return head + _align([["", *_columns(explained)], *table])
+    return head + "\n".join(line.rstrip() for line in lines)
 
 
 def _rule_of(explained) -> str:
     """What normalizes, and by which formula, in a sentence."""
-    plan, source, eps = explained.plan, explained.source, explained.told.eps
-    kinds = [kind for _, kind in plan.symbols]
+    plan, eps, x = explained.plan, explained.told.eps, "x" if explained.plan.of == "input" else "w"
     if plan.summed:
         return "Each slice's own norm divides it, and g multiplies it: w = g · v / ‖v‖."
     if not plan.scaled:
-        return "Each slice's own mean is subtracted from it: w − μ."
+        return f"Each slice's own mean is subtracted from it: {x} − μ."
+    kinds = [kind for _, kind in plan.symbols]
     above = "(x − μ)" if plan.centred else "x"
     small = "ε learned" if isinstance(eps, torch.Tensor) else f"ε = {five_digits(eps)}"
     formula = f"{above} / √({plan.symbols[-1][0]} + ε), {small}"
-    if explained.parts:
+    if parts := explained.parts:
         shares = (
             f"of the {kind}, {', '.join(f'{p.name} {five_digits(p.shares[i])}' for p in parts)}"
             for i, kind in enumerate(kinds)
-            if (parts := explained.parts)
         )
         return f"A mix of statistics normalizes it: {formula}.\nShares {'; '.join(shares)}."
     verb = "normalize" if len(kinds) > 1 else "normalizes"
@@ -297,54 +262,31 @@ def _rule_of(explained) -> str:
         "batch": f"Each slice's own {' and (biased) '.join(kinds)} {verb} it{without}",
         "running": f"The running {' and '.join(kinds)} {verb} x, not the slices' own{without}",
         "memory": f"The average {kinds[0]} in the memory {verb} x, not the slices' own{without}",
-    }[source]
+    }[explained.source]
     return f"{sentence}: {formula}."
 
 
-def _columns(explained) -> Iterator[str]:
-    yield from (kind for _, kind in explained.plan.symbols)
+def _columns(explained) -> dict[str, Callable[[dict[str, int]], str]]:
+    """The columns of the table: what each says of the slice that stands at a place."""
+    plan, shape, own = explained.plan, explained.numbers.shape, explained.own_statistics
+
+    def number(stat, reduction=explained.reduction):
+        return lambda at: five_digits(_of(stat, reduction, at, shape))
+
+    def pair(part):
+        return lambda at: ", ".join(map(five_digits, _at(part, at, shape)))
+
+    def running(name):
+        per = plan.per(plan.running)
+        states = [number(b[name], per) for b in (explained.before, explained.after)]
+        return lambda at: ", then ".join(say(at) for say in states[: 1 + explained.tracks])
+
+    stats = (explained.mean, explained.var) if explained.parts else own
+    kinds = [kind for _, kind in plan.symbols]
+    columns = dict(zip(kinds, map(number, plan.pick(*stats)), strict=True))
     if explained.source == "memory":
-        yield "in memory"
-    yield from map(_name_of, explained.parts)
-    if explained.tracks and explained.plan.centred and not explained.parts:
-        yield "unbiased"
-    yield from _running_in(explained)
-
-
-def _running_in(explained) -> list[str]:
-    return [name for name in RUNNING if name in (explained.before or {})]
-
-
-def _row(explained, label: int) -> list[str]:
-    shape, reduction = tuple(explained.numbers.shape), explained.reduction
-    at = reduction.first(label, shape)
-    own = explained.own_statistics if not explained.parts else (explained.mean, explained.var)
-    by_kind = {"mean": own[0]}
-    stats = [by_kind.get(kind, own[1]) for _, kind in explained.plan.symbols]
-    if explained.source == "memory":
-        stats.append(explained.var)
-    row = [five_digits(float(stat.reshape(-1)[label])) for stat in stats]
-    for part in explained.parts:
-        nth = part.reduction.label_at(at, shape)
-        row.append(", ".join(five_digits(float(s.reshape(-1)[nth])) for s in (part.mean, part.var)))
-    if explained.tracks and explained.plan.centred and not explained.parts:
-        row.append(five_digits(float(explained.batch_var_unbiased.reshape(-1)[label])))
-    for name in _running_in(explained):
-        nth = explained.plan.per(explained.plan.running).label_at(at, shape)
-        old, new = (five_digits(float(b[name][nth])) for b in (explained.before, explained.after))
-        row.append(f"{old}, then {new}" if explained.tracks else old)
-    return [name_slice(reduction, label, shape), *row]
-
-
-def _align(table: list[list[str]]) -> str:
-    """Rows of text, the first column flush left, the others flush right."""
-    full = [row for row in table if len(row) > 1]
-    widths = [max(len(row[i]) for row in full) for i in range(len(full[0]))]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
-        )
-        for row in table
-    )
-    return "\n".join(line.rstrip() for line in lines)
+        columns["in memory"] = number(explained.var)
+    columns |= {_name_of(part): pair(part) for part in explained.parts}
+    if explained.stores_unbiased:
+        columns["unbiased"] = number(explained.batch_var_unbiased)
+    return columns | {name: running(name) for name in RUNNING if name in (explained.before or {})}

@@ -1,6 +1,5 @@
 """The classic figure: one block of numbers per normalization, with axes N, C and H·W."""
 
-import operator
 from collections import defaultdict
 from collections.abc import Mapping
 from math import prod
@@ -43,11 +42,10 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
     BatchNorm: over n, h, w, one per c. 6 slices of 24 numbers.
     LayerNorm: over c, h, w, one per n. 4 slices of 36 numbers.
     """
-    shape = tuple(shape) if hasattr(shape, "__iter__") else shape
-    named = _named_reductions(reductions, shape)
+    shape = as_shape(shape)
+    named = _named_reductions(reductions, len(shape))
     for reduction in named.values():
-        reduction.stat_shape(shape)  # says what is wrong with a shape, or that it does not fit
-    shape = tuple(map(operator.index, shape))
+        reduction.stat_shape(shape)  # says if it does not fit
     if len(shape) < 2 or not prod(shape):
         raise ValueError(f"shape must have two axes or more, and hold numbers: got {shape}.")
 
@@ -88,7 +86,7 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
     )
 
 
-def _named_reductions(reductions, shape) -> dict[str, Reduction]:
+def _named_reductions(reductions, ndim: int) -> dict[str, Reduction]:
     if not isinstance(reductions, Mapping) or not reductions:
         raise ValueError(
             "reductions must map names to reductions or layers, as in "
@@ -97,7 +95,7 @@ def _named_reductions(reductions, shape) -> dict[str, Reduction]:
     named = {}
     for name, given in reductions.items():
         if hasattr(given, "forward"):
-            given = plan_of(given, len(as_shape(shape))).reduction
+            given = plan_of(given, ndim).reduction
         named[str(name)] = as_reduction(f"reductions[{name!r}]", given)
     return named
 

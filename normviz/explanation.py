@@ -47,19 +47,19 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
     with untouched(layer), listening() as heard, torch.no_grad():
         before = _buffers(layer)
         # The last to see what goes in, and the first to see what comes out.
-        layer.register_forward_pre_hook(lambda _, args: seen.update(x=args[0].clone()))
-        layer.register_forward_hook(lambda _, args, y: seen.update(made=y), prepend=True)
+        see_x = layer.register_forward_pre_hook(lambda _, args: seen.update(x=args[0].clone()))
+        see_y = layer.register_forward_hook(lambda _, args, y: seen.update(made=y), prepend=True)
         try:
-            output = layer(x.detach().clone())
+            with see_x, see_y:
+                output = layer(x.detach().clone())
         except Exception as error:  # in the words of a kernel, perhaps
             check_input(layer, x)
             raise RefusedInput(f"{call_of(layer)} does not take x: {error}") from error
-        for name, given in {"x": x, "made": output}.items():
-            seen.setdefault(name, given)
         if not isinstance(output, torch.Tensor):
             raise RefusedInput(f"layer(x) must be a tensor: got {type(output).__name__}.")
-        explained = _explain(layer, seen, heard, before, output)
-    if not heard and not type(layer).forward.__module__.startswith("torch."):
+        seen = {"x": x, "made": output} | seen
+        explained = _explain(layer, seen["x"], seen["made"], heard, before, output)
+    if not type(layer).forward.__module__.startswith("torch."):
         _verify(explained)
     return explained
 
@@ -87,37 +87,38 @@ def _check_layer(layer, x) -> None:
 
 def _verify(explained: "Explanation") -> None:
     """Whether a forward that nobody knows does what the plan says."""
-    off = (explained.expected - precise(explained.made)).abs()
-    if not (off <= explained.doubt).all():
-        kind = type(explained.layer).__name__
-        raise ValueError(
-            f"layer must compute what its plan says, {explained.reduction!r}: got {kind}, whose "
-            f"forward is its own and whose outputs are up to {float(off.max()):.5g} away from "
-            "that; Reduction(pattern) can say what it pools."
-        )
+    if explained.made.shape != explained.numbers.shape:
+        far = f"have the shape {tuple(explained.made.shape)}"
+    else:
+        off = (explained.expected - precise(explained.made)).abs()
+        if (off <= explained.doubt).all():
+            return
+        far = f"are up to {float(off.max()):.5g} away from that"
+    raise ValueError(
+        f"layer must compute what its plan says, {explained.reduction!r}: got "
+        f"{type(explained.layer).__name__}, whose forward is its own and whose outputs {far}; "
+        "Reduction(pattern) can say what it pools."
+    )
 
 
-def _explain(layer, seen, heard, before, output) -> "Explanation":
+def _explain(layer, x, made, heard, before, output) -> "Explanation":
     """What was seen and heard of a pass, while the layer is as it was in it."""
-    _, plan = declared(layer, seen["x"].ndim)
-    numbers, made = seen["x"], seen["made"]
-    weight, bias = (getattr(layer, name, None) for name in ("weight", "bias"))
+    _, plan = declared(layer, x.ndim)
+    numbers, weight, bias = x, getattr(layer, "weight", None), getattr(layer, "bias", None)
     if plan.of != "input":
         numbers, made, weight, bias = *_parts_of_weight(layer, plan.of), None
     told = next((told for told in heard if told.plan == plan), None)
-    if told is None:
-        told, normalized = _measure(layer, plan, numbers)
-    else:
-        normalized = _standardize(numbers, told)
+    told = told or _tell(layer, plan, numbers)
+    normalized = _standardize(numbers, told)
     return Explanation(
         layer=twin_of(layer),
-        x=seen["x"],
+        x=x,
         plan=plan,
         told=told,
         before=before,
         after=_buffers(layer),
         numbers=numbers.detach(),
-        normalized=normalized.detach(),
+        normalized=normalized,
         made=(normalized if made is None else made).detach(),
         output=output.detach(),
         weight=None if weight is None else weight.detach().clone(),
@@ -133,31 +134,31 @@ def _parts_of_weight(layer, name: str) -> tuple[torch.Tensor, torch.Tensor | Non
     return parts.original1, getattr(layer, name), parts.original0
 
 
-def _measure(layer, plan: Plan, numbers: torch.Tensor) -> tuple[Told, torch.Tensor]:
-    """What normalizes, of a layer that does not tell; and the normalized numbers."""
+def _tell(layer, plan: Plan, numbers: torch.Tensor) -> Told:
+    """What normalizes, of a layer that does not tell."""
+    eps = 0.0 if plan.summed else epsilon_of(layer, numbers.dtype)
+    if stored := stored_statistics(layer, plan):
+        return Told(plan, "running", *map(precise, stored), eps)
+    own = _measure(numbers, plan, plan.reduction)
+    return Told(plan, "batch", *own, eps, batch=own)
+
+
+def _measure(numbers: torch.Tensor, plan: Plan, reduction: Reduction) -> tuple[torch.Tensor, ...]:
+    """The numbers' own mean and variance (or mean square, or squared norm), in float64."""
+    x, nothing = precise(numbers), precise(numbers).new_zeros(reduction.stat_shape(numbers.shape))
     if plan.summed:
-        squares = plan.reduction.sum(precise(numbers).square())
-        told = Told(plan, "batch", torch.zeros_like(squares), squares, 0.0)
-        return told, _standardize(numbers, told)
-    stored, eps = stored_statistics(layer, plan), epsilon_of(layer, numbers.dtype)
-    if stored:
-        told = Told(plan, "running", *map(precise, stored), eps)
-        return told, _standardize(numbers, told)
-    x, reduction = widen(numbers), plan.reduction
+        return nothing, reduction.sum(x.square())
     if not reduction.count(x.shape):
-        mean = var = precise(x).new_full(reduction.stat_shape(x.shape), torch.nan)
-        return Told(plan, "batch", mean, var, eps, batch=(mean, var)), x
-    normalized, mean, var = normalize_precisely(x, reduction, eps, centred=plan.centred)
-    return Told(plan, "batch", mean, var, eps, batch=(mean, var)), normalized
+        return nothing + torch.nan, nothing + torch.nan
+    if not plan.scaled:
+        return reduction.mean(x), nothing + 1
+    return normalize_precisely(widen(numbers), reduction, 1e-5, centred=plan.centred)[1:]
 
 
 def _standardize(numbers: torch.Tensor, told: Told) -> torch.Tensor:
-    """(x - mean) / sqrt(var + eps), as far as the plan goes."""
-    x, per_slice = precise(numbers.detach()), told.reduction
-    if not told.plan.scaled:
-        return (x - per_slice.spread(told.mean, x.shape)).to(wide(numbers.dtype))
-    y = standardize(x, per_slice, told.mean, told.var, told.eps)
-    return y.to(wide(numbers.dtype))
+    """(x - mean) / sqrt(var + eps), or what of it the plan has."""
+    x, eps = precise(numbers.detach()), told.eps if told.plan.scaled else 0.0
+    return standardize(x, told.reduction, told.mean, told.var, eps).to(wide(numbers.dtype))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -229,14 +230,7 @@ class Explanation:
         """Mean and biased variance of the numbers themselves, in float64."""
         if self.told.batch is not None:
             return self.told.batch
-        if self.plan.summed or not self.plan.scaled:
-            return self.told.mean, self.told.var
-        x, reduction = widen(self.numbers), self.told.reduction
-        if not reduction.count(x.shape):
-            nothing = torch.full_like(self.told.mean, torch.nan)
-            return nothing, nothing
-        _, mean, var = normalize_precisely(x, reduction, 1e-5, centred=self.plan.centred)
-        return mean, var
+        return _measure(self.numbers, self.plan, self.told.reduction)
 
     @property
     def tracks(self) -> bool:
@@ -245,7 +239,13 @@ class Explanation:
             return False
         if self.layer.training and getattr(self.layer, "track_running_stats", True):
             return True
-        return any(not torch.equal(old, self.after[name]) for name, old in self.before.items())
+        pairs = ((old, self.after[name]) for name, old in self.before.items())
+        return any(not torch.equal(old.nan_to_num(), new.nan_to_num()) for old, new in pairs)
+
+    @property
+    def stores_unbiased(self) -> bool:
+        """Whether each slice's unbiased variance is on its way into a running one."""
+        return self.tracks and self.plan.centred and not self.parts
 
     @cached_property
     def expected(self) -> torch.Tensor:
@@ -270,9 +270,9 @@ class Explanation:
         With a mean of r standard deviations, rounding it costs r roundings of an output, and a
         variance by E[x²] - E[x]² costs r².
         """
-        spread, shape = self.told.reduction.spread, self.numbers.shape
-        mean, var = (spread(stat, shape) for stat in (self.told.mean, self.told.var))
-        far = mean.abs() / (var + self.told.eps).sqrt()
+        told = self.told
+        far = told.mean.abs() / (told.var + told.eps).sqrt()
+        far = told.reduction.spread(far, self.numbers.shape)
         size = 1 + self.expected.abs() + (self.expected - precise(self.normalized)).abs()
         return 64 * torch.finfo(self.made.dtype).eps * size * (1 + far + far.square())
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import torch
 from torch import nn
+
+_ONE_AT_A_TIME = RLock()  # two threads would put each other's copies back
 
 
 @contextmanager
@@ -21,26 +24,27 @@ def untouched(module: nn.Module) -> Iterator[None]:
     >>> int(bn.num_batches_tracked)
     0
     """
-    states, copies = [], {}
-    for part in module.modules():
-        state = dict(vars(part))
-        # Whoever holds one of these dictionaries, as the handle of a hook does, has to find it.
-        inner = {name: (held, held.copy()) for name, held in state.items() if _is_dict(held)}
-        states.append((part, state, inner))
-        for kind in ("_parameters", "_buffers"):
-            own = {name: _copy_of(tensor, copies) for name, tensor in state[kind].items()}
-            vars(part)[kind] = own
-    devices = {t.device.index for t in copies.values() if t is not None and t.is_cuda}
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        for part, state, inner in states:
-            vars(part).clear()
-            vars(part).update(state)
-            for held, content in inner.values():
-                held.clear()
-                held.update(content)
+    with _ONE_AT_A_TIME:
+        states, copies = [], {}
+        for part in module.modules():
+            state = dict(vars(part))
+            # Whoever holds one of these dictionaries, as the handle of a hook does, has to find it.
+            inner = {name: (held, held.copy()) for name, held in state.items() if _is_dict(held)}
+            states.append((part, state, inner))
+            for kind in ("_parameters", "_buffers"):
+                own = {name: _copy_of(tensor, copies) for name, tensor in state[kind].items()}
+                vars(part)[kind] = own
+        devices = {t.device.index for t in copies.values() if t is not None and t.is_cuda}
+        try:
+            with torch.random.fork_rng(devices=devices):
+                yield
+        finally:
+            for part, state, inner in states:
+                vars(part).clear()
+                vars(part).update(state)
+                for held, content in inner.values():
+                    held.clear()
+                    held.update(content)
 
 
 def twin_of(module: nn.Module) -> nn.Module:

@@ -22,6 +22,7 @@ from normviz.layout import Sizes
 from normviz.reduction import Reduction
 
 SPACE = ("", "l", "h w", "d h w")  # the axes behind the channels, by their number
+SWAPPED = str.maketrans("oi", "io")
 TOKENS = {1: "c", 2: "n c", 3: "n t c", 4: "n c h w", 5: "n c d h w"}  # where no axis is special
 
 
@@ -85,6 +86,10 @@ class Plan:
         squares = ("σ²", "variance") if self.centred else ("ν²", "mean square")
         squares = ("‖v‖²", "squared norm") if self.summed else squares
         return (("μ", "mean"),) * self.centred + (squares,) * self.scaled
+
+    def pick(self, mean, var) -> tuple:
+        """Of a mean and a variance, those that the layer has: one for each of ``symbols``."""
+        return (mean,) * self.centred + (var,) * self.scaled
 
     def pooled(self, *, stored: bool = False) -> tuple[Reduction, ...]:
         """Which numbers depend on each other now: a number moves the outputs of these slices.
@@ -153,24 +158,30 @@ def declared(layer, ndim: int) -> tuple[type | None, Plan]:
         ValueError: as ``plan_of``.
     """
     for cls in () if isinstance(layer, type) else type(layer).__mro__:
-        method = vars(cls).get("plan")
-        if method is None and cls.__module__.startswith("torch.nn."):
-            method = TORCH.get(cls.__name__)
-        if callable(method):
+        if method := _method_of(cls):
             return cls, method(layer, ndim)
     for name, parametrization in parametrized(layer):
         _, plan = declared(parametrization, getattr(layer, name).ndim)
         if getattr(layer, "transposed", False):  # as the weight of a ConvTranspose
-            plan = replace(plan, axes=plan.axes.replace("o i", "i o"))
+            names = {"axes": plan.axes, "statistic": plan.statistic, "weight": plan.weight}
+            plan = replace(plan, **{k: v.translate(SWAPPED) for k, v in names.items()})
         return None, replace(plan, of=name)
     raise ValueError(f"layer must be a normalization layer, {_what_instead(layer)}.")
+
+
+def _method_of(cls: type) -> Method | None:
+    """What declares the plan of a class itself: a method of that name, or the table."""
+    method = vars(cls).get("plan")
+    if method is None and cls.__module__.startswith("torch.nn."):
+        method = TORCH.get(cls.__name__)
+    return method if callable(method) else None
 
 
 def parametrized(layer):
     """The names of a module's parameters that a parametrization with a plan makes, and that."""
     for name, steps in dict(getattr(layer, "parametrizations", None) or {}).items():
         for step in steps:
-            if hasattr(step, "plan") or type(step).__name__ in TORCH:
+            if any(map(_method_of, type(step).__mro__)):
                 yield name, step
 
 
@@ -205,9 +216,7 @@ def _what_instead(layer) -> str:
 
 def _layers_in(model):
     for name, module in model.named_modules() if hasattr(model, "named_modules") else ():
-        if name and any(
-            "plan" in vars(cls) or cls.__name__ in TORCH for cls in type(module).__mro__
-        ):
+        if name and any(map(_method_of, type(module).__mro__)):
             yield name
 
 

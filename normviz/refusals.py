@@ -39,6 +39,8 @@ def check_input(layer: nn.Module, x: torch.Tensor) -> Plan:
         _, plan = declared(layer, x.ndim)
     except ValueError as error:
         raise RefusedInput(f"{error} x has shape {tuple(x.shape)}.") from None
+    if plan.of != "input":
+        return plan  # which says nothing of x
     _check_sizes(layer, plan, x)
     _check_state(layer, plan, x)
     _check_count(layer, plan, x)
@@ -141,7 +143,7 @@ def _dtype_of(layer) -> torch.dtype:
 def _check_sizes(layer, plan: Plan, x) -> None:
     shape = tuple(x.shape)
     try:
-        plan.reduction.stat_shape(shape), plan.sharing.stat_shape(shape)
+        plan.reduction.stat_shape(shape)  # plan.sharing has the same axes and sizes
     except ValueError as error:
         wanted = {
             axis: prod(dict(plan.sizes)[name] for name in group)

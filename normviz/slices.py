@@ -155,10 +155,8 @@ def caption_statistics(x: np.ndarray, reduction: Reduction) -> Callable[[int], C
         numbers = reduction.slice_of(x, label)  # of one slice: only the drawn ones are needed
         with np.errstate(invalid="ignore", over="ignore"):  # nan and inf are shown, not warned of
             mean, var = float(ALL.mean(numbers)), float(ALL.var(numbers))
-        return Caption(
-            values=(("μ", "mean", mean), ("σ²", "variance", var)),
-            lines=spell_statistics(first_of(numbers), numbers.size, mean, var),
-        )
+        values = ("μ", "mean", mean), ("σ²", "variance", var)
+        return Caption(values, spell_statistics(first_of(numbers), numbers.size, values))
 
     return caption
 

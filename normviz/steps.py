@@ -1,55 +1,48 @@
 """One number on its way through a layer, in words: each line is right with what it shows."""
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from normviz.arithmetic import in_brackets, minus, write_out
-from normviz.plans import Plan
 from normviz.words import five_digits
 
 FIRST = "first number: "
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a layer does with one number.
+class Way:
+    """The way of one number through a layer, all in float64.
 
-    Attributes:
-        plan: of the layer.
-        x: the number.
-        mean, var, eps: what normalizes it.
-        factor: what that is multiplied by before the weight; None for nothing.
-        weight: what it meets then.
-        bias: what is added; None where the layer has no such thing.
-        floor: below which nothing goes; None for none.
-        made: what the layer has made of it.
-        output: what its hooks have made of that.
-        dtype: that the layer rounds to, in words.
+    Args:
+        explained: the pass.
+        at: where the number stands.
     """
 
-    plan: Plan
-    x: float
-    mean: float
-    var: float
-    eps: float
-    factor: float | None
-    weight: float
-    bias: float | None
-    floor: float | None
-    made: float
-    output: float
-    dtype: str
+    def __init__(self, explained, at: tuple[int, ...]):
+        plan, told, shape = explained.plan, explained.told, explained.numbers.shape
+
+        def read(stat, reduction) -> float | None:
+            if stat is None or isinstance(stat, float | int):
+                return stat
+            return float(stat.detach().reshape(-1)[reduction.label_at(at, shape)])
+
+        of_slice = [read(s, told.reduction) for s in (told.mean, told.var, told.eps, told.factor)]
+        self.mean, self.var, self.eps, self.factor = of_slice
+        shared = (explained.weight, explained.bias, told.floor)
+        weight, bias, self.floor = (read(parameter, plan.sharing) for parameter in shared)
+        self.weight = 1.0 if weight is None else weight
+        self.bias = 0.0 if bias is None and plan.centred else bias
+        self.plan, self.gain = plan, "g" if plan.summed else "γ"
+        output = explained.output if plan.of == "input" else explained.made
+        self.x, self.made, self.output = (
+            float(numbers[at]) for numbers in (explained.numbers, explained.made, output)
+        )
+        self.dtype = str(explained.made.dtype).removeprefix("torch.")
 
     def spell_normalized(self) -> str:
         """From the number to the normalized one."""
-        return f"{FIRST}{self._formula[0]} = {five_digits(self.normalized)}"
-
-    @property
-    def normalized(self) -> float:
-        """What becomes of the number, in float64."""
-        return self._formula[1]
+        formula, result = self._formula
+        return f"{FIRST}{formula} = {five_digits(result)}"
 
     @cached_property
     def _formula(self) -> tuple[str, float]:
@@ -68,62 +61,36 @@ class Step:
 
     def spell_output(self) -> str:
         """From the normalized number to the output, and to what else has become of it."""
-        names, values = [], []
-        for name, value in (
-            (self.gain, self.weight),
-            ("r", self.factor),
-            ("normalized", self.normalized),
-        ):
-            if value is not None:
-                names.append(name)
-                values.append(value)
-        factors, shift, floor = len(values), self.bias is not None, self.floor is not None
-        values += [value for value in (self.bias, self.floor) if value is not None]
+        normalized = self._formula[1]
+        factors = {self.gain: self.weight, "r": self.factor, "normalized": normalized}
+        factors = {name: value for name, value in factors.items() if value is not None}
+        added = [value for value in (self.bias, self.floor) if value is not None]
 
         def work(*numbers):
-            y = np.prod(numbers[:factors])
-            y = y + numbers[factors] if shift else y
-            return np.maximum(y, numbers[-1]) if floor else y
+            y = np.prod(numbers[: len(factors)])
+            y = y if self.bias is None else y + numbers[len(factors)]
+            return y if self.floor is None else np.maximum(y, numbers[-1])
 
-        texts, result = write_out(values, work)
+        texts, result = write_out([*factors.values(), *added], work)
         texts = [*map(in_brackets, texts)]
-        formula, filled = (" · ".join(words[:factors]) for words in (names, texts))
-        if shift:
-            formula, filled = f"{formula} + β", f"{filled} + {texts[factors]}"
-        if floor:
-            formula, filled = f"max({formula}, τ)", f"max({filled}, {texts[-1]})"
-        return f"{FIRST}{formula} = {filled} = {five_digits(result)}{self._afterwards(result)}"
-
-    def _afterwards(self, result: float) -> str:
-        """Where the layer's own rounding, or a hook, leads elsewhere."""
-        size = abs(self.normalized * self.weight) + abs(self.bias or 0)
-        more = ""
+        both = [" · ".join(words) for words in (factors, texts[: len(factors)])]
+        for sign, value, form in (("β", self.bias, "{} + {}"), ("τ", self.floor, "max({}, {})")):
+            if value is not None:
+                nth = len(factors) if sign == "β" else -1
+                both = [form.format(*pair) for pair in zip(both, (sign, texts[nth]), strict=True)]
+        line = f"{FIRST}{both[0]} = {both[1]} = {five_digits(result)}"
+        # Where the layer's own rounding, or a hook, leads elsewhere.
+        size = abs(normalized * self.weight) + abs(self.bias or 0)
         if not _near(result, self.made, size):
             off = five_digits(abs(self.made - result))
-            more = f"; the layer, in {self.dtype}, gives {five_digits(self.made)}: {off} off"
+            line += f"; the layer, in {self.dtype}, gives {five_digits(self.made)}: {off} off"
         if not _near(self.made, self.output, size):
-            more += f"; after that, hooks make {five_digits(self.output)} of it"
-        return more
-
-    @property
-    def gain(self) -> str:
-        """The sign of the weight."""
-        return "g" if self.plan.summed else "γ"
-
-    def spell_weight(self) -> str:
-        """What this number and others meet."""
-        signs = {self.gain: self.weight, "β": self.bias, "τ": self.floor}
-        named = [f"{sign} = {five_digits(v)}" for sign, v in signs.items() if v is not None]
-        together = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
-        return f"{together} for each of these numbers"
+            line += f"; after that, hooks make {five_digits(self.output)} of it"
+        return line
 
 
 def spell_mix(symbol: str, parts: list[tuple[str, float, float]]) -> str:
-    """How a mixed statistic comes from several.
-
-    Args:
-        symbol: of the statistic.
-        parts: name, share and value of each.
+    """How a mixed statistic comes from several, each with its name, share and value.
 
     >>> spell_mix("μ", [("instance", 0.5, 2.0), ("batch", 0.5, -1.0)])
     'μ = 0.5 · 2 (instance) + 0.5 · (−1) (batch) = 0.5'

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normviz import Reduction, draw_slices
-from normviz.arithmetic import USUAL, spell_statistics
+from normviz.arithmetic import spell_statistics
 from normviz.slices import Caption
 from normviz.words import five_digits
 
@@ -131,10 +131,13 @@ numbers = st.integers(-99, 99) | st.floats(-99, 99) | st.floats(-1e-3, 1e-3) | s
 @given(st.lists(numbers, min_size=1, max_size=9))
 def test_a_sum_that_is_shown_whole_comes_out_and_any_other_breaks_off(numbers):
     x = np.array(numbers, dtype=float)
-    kinds = USUAL, (("ν²", "mean square"),), (("‖v‖²", "squared norm"),)
-    squares = x.var(), (x**2).mean(), (x**2).sum()
-    for symbols, var in zip(kinds, squares, strict=True):
-        for line in spell_statistics(x, len(x), x.mean(), var, symbols):
+    kinds = (
+        (("μ", "mean", x.mean()), ("σ²", "variance", x.var())),
+        (("ν²", "mean square", (x**2).mean()),),
+        (("‖v‖²", "squared norm", (x**2).sum()),),
+    )
+    for values in kinds:
+        for line in spell_statistics(x, len(x), values):
             assert "…" in line or come_out(line), line
             assert line.count(" ") < 60
 
@@ -142,7 +145,7 @@ def test_a_sum_that_is_shown_whole_comes_out_and_any_other_breaks_off(numbers):
 def test_a_sum_breaks_off_before_its_last_number_and_never_after_it():
     for count in (8, 9, 10):
         x = np.random.default_rng(count).normal(size=count)
-        mean, _ = spell_statistics(x, count, x.mean(), x.var())
+        (mean,) = spell_statistics(x, count, [("μ", "mean", x.mean())])
         terms = mean.partition("(")[2].partition(")")[0]
         assert "…" in terms
         assert terms.count(" + ") + terms.count(" − ") < count

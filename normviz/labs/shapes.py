@@ -278,7 +278,7 @@ class ShapeLab(Lab):
             self.draw_on(self.shape, self.normalized_shape, self.groups, self.show, self.by)
 
     @show_errors
-    def _choose_layer(self, _=None):
+    def _choose_layer(self, change=None):
         with self.settle():
             choices = axes_of(self.layer.value)
             self.axes.options = [(f"({', '.join(axes.upper().split())})", axes) for axes in choices]
@@ -290,7 +290,7 @@ class ShapeLab(Lab):
             self._choose_axes()
             channels, groups = self.shape.sliders["c"], self.groups
             self._shows(groups, "num_groups")
-            if needs_groups(self.layer.value) and channels.value % groups.value:
+            if change and needs_groups(self.layer.value) and channels.value % groups.value:
                 groups.value = 2
                 channels.value = 4
 

@@ -38,6 +38,8 @@ class FilterResponseNorm2d(Norm):
     tensor([[[[0.8485, 0.0000]]]])
     """
 
+    printed = ("eps", "learn_eps", "threshold")
+
     def __init__(
         self,
         num_features: int,
@@ -50,7 +52,7 @@ class FilterResponseNorm2d(Norm):
     ):
         shape = (positive_int("num_features", num_features),)
         super().__init__(eps, shape, device=device, dtype=dtype)
-        self.num_features = shape[0]
+        self.num_features, self.learn_eps = shape[0], learn_eps
         for name, wanted in {"threshold": threshold, "learned_eps": learn_eps}.items():
             empty = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
             self.register_parameter(name, empty)
@@ -82,10 +84,3 @@ class FilterResponseNorm2d(Norm):
         batch = no_mean, square
         tell(plan, "batch", no_mean, square, eps, batch=batch, floor=self.threshold)
         return y.to(input.dtype)
-
-    def extra_repr(self) -> str:
-        """The arguments."""
-        return (
-            f"{self.num_features}, eps={self.eps}, learn_eps={self.learned_eps is not None}, "
-            f"threshold={self.threshold is not None}"
-        )

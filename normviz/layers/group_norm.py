@@ -7,8 +7,8 @@ libraries, such as timm, take (channels, groups).
 import torch
 
 from normviz.layers.norm import Norm
-from normviz.plans import group
-from normviz.refusals import RefusedInput, check_input, positive_int
+from normviz.plans import Plan, group
+from normviz.refusals import RefusedInput, positive_int
 
 
 class GroupNorm(Norm):
@@ -36,6 +36,7 @@ class GroupNorm(Norm):
     """
 
     plan = group
+    printed = ("eps", "affine", "bias")
 
     def __init__(
         self,
@@ -61,19 +62,11 @@ class GroupNorm(Norm):
         self.num_channels = num_channels
         self.affine = affine
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The input, normalized per sample and group, scaled and shifted."""
-        check_input(self, input)
+    def by_input(self, input: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, ...]:
+        """As for all layers; a batch of one sample has to hold more than one number per group."""
         if input.numel() == self.num_groups:
             raise RefusedInput(
                 f"Expected more than 1 value per group in a batch of one: got x of shape "
                 f"{tuple(input.shape)} for {self.num_groups} groups; fewer groups would do."
             )
-        return super().forward(input)
-
-    def extra_repr(self) -> str:
-        """The arguments, as torch.nn prints them."""
-        return (
-            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
-            f"bias={self.bias is not None}"
-        )
+        return super().by_input(input, plan)

@@ -34,7 +34,7 @@ class _InstanceNorm(TrackingNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input, normalized per sample and channel."""
         y = super().forward(input)
-        channels = input.shape[-input.ndim + self.plan(input.ndim).axes.split().index("c")]
+        channels = input.shape[self.plan(input.ndim).axes.split().index("c")]
         if channels != self.num_features:
             warn(
                 f"input has {channels} channels, and num_features is {self.num_features}: it is "

@@ -34,6 +34,7 @@ class LayerNorm(Norm):
     """
 
     plan = last_axes
+    printed = ("eps", "elementwise_affine", "bias")
     keeps_channels_last = False
 
     def __init__(
@@ -49,13 +50,6 @@ class LayerNorm(Norm):
         super().__init__(eps, shape, elementwise_affine, bias, device, dtype)
         self.normalized_shape = shape
         self.elementwise_affine = elementwise_affine
-
-    def extra_repr(self) -> str:
-        """The arguments, as torch.nn prints them."""
-        return (
-            f"{self.normalized_shape}, eps={self.eps}, "
-            f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
-        )
 
 
 class RMSNorm(Norm):
@@ -80,6 +74,7 @@ class RMSNorm(Norm):
     """
 
     plan = without_mean(last_axes)
+    printed = ("eps", "elementwise_affine")
     optional = ("eps",)
 
     def __init__(
@@ -98,12 +93,6 @@ class RMSNorm(Norm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # torch's name of the argument
         """The input, normalized over its last axes and scaled."""
         return super().forward(x)
-
-    def extra_repr(self) -> str:
-        """The arguments, as torch.nn prints them."""
-        return (
-            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
-        )
 
 
 def _sizes(normalized_shape) -> tuple[int, ...]:

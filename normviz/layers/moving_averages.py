@@ -53,6 +53,8 @@ class MABN2d(Norm):
     tensor([1.2300])
     """
 
+    printed = ("memory", "eps", "momentum", "warmup")
+
     def __init__(
         self,
         num_features: int,
@@ -106,9 +108,7 @@ class MABN2d(Norm):
             var = precise(self.running_var)
             y = standardize(x, plan.reduction, no_mean, var, self.eps)
             tell(plan, "running", no_mean, var, self.eps)
-        for parameter, act in ((self.weight, torch.mul), (self.bias, torch.add)):
-            y = act(y, plan.sharing.spread(precise(parameter), x.shape))
-        return y.to(input.dtype)
+        return self.scale_and_shift(y, input, plan)
 
     @torch.no_grad()
     def _remember(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
@@ -124,13 +124,6 @@ class MABN2d(Norm):
             r = torch.ones_like(r)
         self.running_var.copy_(before.lerp(var, self.momentum))
         return var, r, of_memory
-
-    def extra_repr(self) -> str:
-        """The arguments."""
-        return (
-            f"{self.num_features}, memory={self.memory}, eps={self.eps}, "
-            f"momentum={self.momentum}, warmup={self.warmup}"
-        )
 
 
 class _Standardize(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch import nn
 
 from normviz.normalization import normalize_precisely, widen
 from normviz.plans import Plan
-from normviz.refusals import check_input, check_numbers, epsilon_of
+from normviz.refusals import arguments_of, check_input, check_numbers, epsilon_of
 from normviz.telling import tell
 
 
@@ -41,6 +41,7 @@ class Norm(nn.Module):
     """
 
     keeps_channels_last = True  # in memory
+    printed: tuple[str, ...] = ("eps",)  # arguments besides those without a default
     optional: tuple[str, ...] = ()  # which of eps and momentum may be None
 
     def __init__(self, eps, shape, affine=True, bias=True, device=None, dtype=None):
@@ -94,3 +95,12 @@ class Norm(nn.Module):
         """Weight and bias, with one axis for each that they are kept per."""
         shape = plan.sharing.stat_shape(input.shape)
         return [None if p is None else p.reshape(shape) for p in (self.weight, self.bias)]
+
+    def extra_repr(self) -> str:
+        """The arguments, as torch.nn prints them."""
+        shown = [str(value) for value in arguments_of(self).values()]
+        for name in self.printed:
+            value = getattr(self, name)
+            value = value is not None if name in self._parameters else value
+            shown.append(f"{name}={value}")
+        return ", ".join(shown)

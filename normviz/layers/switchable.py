@@ -41,6 +41,8 @@ class SwitchableNorm2d(Norm):
     (torch.Size([4, 3, 5, 6]), 0.3333333432674408)
     """
 
+    printed = ("eps", "momentum")
+
     def __init__(
         self,
         num_features: int,
@@ -94,9 +96,7 @@ class SwitchableNorm2d(Norm):
         if self.training:
             self._track(*measured[-1])
         y = standardize(x, plan.reduction, mean, var, self.eps)
-        for parameter, act in ((self.weight, torch.mul), (self.bias, torch.add)):
-            y = act(y, plan.sharing.spread(precise(parameter), input.shape))
-        return y.to(input.dtype)
+        return self.scale_and_shift(y, input, plan)
 
     def _measure(self, x: torch.Tensor, plan: Plan) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Of the instance, the layer and the batch; the larger ones are joined from the first.
@@ -112,7 +112,3 @@ class SwitchableNorm2d(Norm):
     def _track(self, mean: torch.Tensor, var: torch.Tensor) -> None:
         for running, new in ((self.running_mean, mean), (self.running_var, var)):
             running.copy_(precise(running).lerp(new, self.momentum))
-
-    def extra_repr(self) -> str:
-        """The arguments."""
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

@@ -23,6 +23,7 @@ class TrackingNorm(Norm):
     """
 
     _version = 2  # of the state_dict: since 2 it holds num_batches_tracked
+    printed = ("eps", "momentum", "affine", "bias", "track_running_stats")
     counts = True  # whether the counter of batches moves
     optional = ("momentum",)
 
@@ -116,10 +117,3 @@ class TrackingNorm(Norm):
             start = torch.tensor(0) if own is None or own.is_meta else own
             state_dict.setdefault(f"{prefix}num_batches_tracked", start)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-
-    def extra_repr(self) -> str:
-        """The arguments, as torch.nn prints them."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
-        )
