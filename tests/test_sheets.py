@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from pypdf import PdfReader
-from sheets import FOLDER, draw_sheets
-from sheets.figures import CURVES, TOKENS
 from torch import nn
 from torch.testing import assert_close
 
 from normviz import plan_of
+from sheets import FOLDER, draw_sheets
+from sheets.figures import CURVES, TOKENS
 
 ROOT = Path(__file__).parents[1]
 

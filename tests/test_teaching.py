@@ -83,7 +83,7 @@ def test_a_plan_has_a_way_out_of_each_mishap(path):
     mishaps = sections_of(path)["If something fails"]
     for mishap in ("The projector is small", "Binder is down", "A kernel was lost"):
         assert f"- **{mishap}" in mishaps
-    assert f"https://normviz.github.io/normviz/notebooks/{path.stem}.html" in mishaps
+    assert f"notebooks/{path.stem}.html)" in mishaps
 
 
 def controls_of(box):

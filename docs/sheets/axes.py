@@ -5,11 +5,12 @@ from math import prod
 
 from torch import nn
 
+from addresses import SOURCE
 from normviz.cubes import Block, cubes_by_label
 from normviz.plans import Plan, plan_of
 from normviz.reduction import Reduction
 from normviz.svg import svg_text
-from sheets.paper import ADDRESS, WIDTH, page, path, write
+from sheets.paper import WIDTH, page, path, write
 
 TITLE = "Which numbers share a mean?"
 LEFT, TOP, COLUMN, ROW = 28, 51, 197, 110  # where the layers start, and how far apart cells are
@@ -160,7 +161,7 @@ def draw_axes() -> str:
     for i, (head, words) in enumerate(TRAPS.items()):
         x, y = LEFT + 264 * (i % 3), 505 + 37 * (i // 3)
         parts += [svg_text(x, y, head, "bold"), *write(x, y + 11, words, 57)]
-    return page(TITLE, [*parts, svg_text(right, 578, f"normviz · {ADDRESS}", "grey", "end")])
+    return page(TITLE, [*parts, svg_text(right, 578, f"normviz · {SOURCE}", "grey", "end")])
 
 
 def draw_cell(cell: Cell, mark: int, left: float, top: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from addresses import SOURCE
 from normviz.svg import svg_text
 from sheets.figures import (
     draw_curves,
@@ -15,7 +16,7 @@ from sheets.figures import (
     draw_scaled,
     draw_tokens,
 )
-from sheets.paper import ADDRESS, BOTTOM, LEFT, TOP, WIDTH, page, path, write
+from sheets.paper import BOTTOM, LEFT, TOP, WIDTH, page, path, write
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 RIGHT, ASIDE = WIDTH - LEFT, 556  # where the page ends, and where the question starts
@@ -53,7 +54,7 @@ def draw_handout(name: str) -> str:
             path("fine", (LEFT, 521), (RIGHT, 521)),
             f'<g transform="rotate(180 {(LEFT + 620) / 2:g} 554)">{"".join(answer)}</g>',
             svg_text(RIGHT, 562, "normviz", "body bold", "end"),
-            svg_text(RIGHT, 574, ADDRESS, "grey", "end"),
+            svg_text(RIGHT, 574, SOURCE, "grey", "end"),
         ],
     )
 

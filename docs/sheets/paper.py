@@ -13,7 +13,6 @@ from tools.chromium import chromium
 
 WIDTH, HEIGHT = 842, 595
 LEFT, TOP, BOTTOM = 36, 84, 504  # of the picture in a handout
-ADDRESS = "https://github.com/normviz/normviz"
 # Four sizes of letters: 8, 11, 14 and 20 points.
 STYLE = f"""<style>
 .sheet{{background:#fff;fill:#111;font:8px "DejaVu Sans",Verdana,sans-serif}}
