@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import torch
 
 from normviz.arithmetic import spell_statistics
-from normviz.picture import Picture
-from normviz.refusals import RUNNING, arguments_of
+from normviz.picture import Picture, as_array
 from normviz.slices import Caption, draw_slices, first_of
+from normviz.state import RUNNING, arguments_of
 from normviz.steps import Way, spell_mix
-from normviz.words import count_slices, five_digits, name_slice
+from normviz.words import count_odd, count_slices, five_digits, name_slice
 
 MAX_ROWS = 12  # of the printed table
 
@@ -28,8 +28,9 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
     shown = {
         "input": explained.numbers,
         "normalized": explained.normalized,
-        "output": explained.output if plan.of == "input" else explained.made,
+        "output": explained.output if plan.normalizes == "input" else explained.made,
     }
+    of_weight = {"input": "as it is stored", "normalized": "normalized", "output": "as it is used"}
     if show not in [*shown]:
         raise ValueError(f"show must be {_either(shown)}: got {show!r}.")
     numbers = shown[show]
@@ -41,6 +42,8 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
     if by == "weight":
         reduction, caption = plan.sharing.with_whole_axes(), captions.of_weight
         what = f"one weight per {', '.join(reduction.kept) or 'layer'}"
+        if explained.weight is None and explained.bias is None:
+            what = "no weight"
     elif by in parts:
         reduction, caption = parts[by].reduction.of_any_size(), captions.of_part(parts[by])
         what = f"{by} mean {reduction}"
@@ -51,7 +54,8 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
         what = f"mixed {kind}, one per {kept}" if parts else f"{kind} {reduction}"
         if explained.source == "running":
             what = f"one running {kind} per {kept}"
-    title, notes = f"{title_of(explained)}, {show}: {what}", [*notes_on(explained, numbers)]
+    shows = show if plan.normalizes == "input" else f"{plan.normalizes} {of_weight[show]}"
+    title, notes = f"{title_of(explained)}, {shows}: {what}", [*notes_on(explained, numbers)]
     return draw_slices(numbers, reduction, title=title, caption=caption, notes=notes, lit=lit)
 
 
@@ -77,7 +81,7 @@ class Captions:
             are = "are the running statistics" if len(values) > 1 else "is the running statistic"
             used = " and ".join(f"{symbol} = {five_digits(value)}" for symbol, _, value in values)
             here = " and ".join(f"{kind} {five_digits(value)}" for _, kind, value in own)
-            lines = f"{used} {are}, from training", f"the numbers here have {here}: not used"
+            lines = f"{used} {are}", f"the numbers here have {here}: not used"
             return Caption(values, lines)
         lines = self._spell_sums(explained.reduction, label, own)
         if told.source == "memory":
@@ -86,8 +90,11 @@ class Captions:
             lines += (used,)
         if explained.stores_unbiased:
             n, unbiased = explained.count, explained.batch_var_unbiased.reshape(-1)[label]
-            stored = f"σ² · {n:,} / {n - 1:,} = {five_digits(float(unbiased))}"
-            lines += (f"unbiased, to be stored: {stored}",)
+            unbiased = f"σ² · {n:,} / {n - 1:,} = {five_digits(float(unbiased))}"
+            if together := self.plan.joining(self.plan.running).pooled:
+                lines += (f"unbiased: {unbiased}; the average over {together[0]} is stored",)
+            else:
+                lines += (f"unbiased, to be stored: {unbiased}",)
         return Caption(values, lines)
 
     def of_part(self, part) -> Callable[[int], Caption]:
@@ -95,7 +102,7 @@ class Captions:
 
         def caption(label: int) -> Caption:
             values = self._values(part.mean, part.var, label)
-            lines = ("a running statistic, from training",)
+            lines = ("a running statistic",)
             if part.source == "batch":
                 lines = self._spell_sums(part.reduction, label, values)
             pairs = zip(part.shares, values, strict=True)
@@ -121,7 +128,11 @@ class Captions:
         way = Way(self.explained, self.plan.sharing.first(label, self.shape))
         signs = (way.gain, "weight", way.weight), ("β", "bias", way.bias)
         values = [sign for sign in (*signs, ("τ", "threshold", way.floor)) if sign[2] is not None]
-        *others, last = (f"{symbol} = {five_digits(value)}" for symbol, _, value in values)
+        held = {"weight": self.explained.weight, "bias": self.explained.bias}
+        *others, last = (
+            f"{symbol} = {five_digits(value)}" + f" (no {name})" * (held.get(name, way) is None)
+            for symbol, name, value in values
+        )
         met = " and ".join(filter(None, (", ".join(others), last)))
         return Caption(tuple(values), (f"{met} for each of these numbers", way.spell_output()))
 
@@ -165,14 +176,14 @@ def _of(stat, reduction, at: dict[str, int], shape) -> float:
 def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
     """Why some of the numbers shown are nan or infinite, if any are: each cause by its name."""
     plan, told = explained.plan, explained.told
-    what = "x" if plan.of == "input" else plan.of
-    if found := _odd(explained.numbers):
+    what = "x" if plan.normalizes == "input" else plan.normalizes
+    if found := count_odd(as_array(explained.numbers)):
         yield f"{what} holds {found}: a mean or variance over one of them is not finite."
     if shown is explained.numbers or shown.isfinite().all():
         return
-    held = {"the weight": explained.weight, "the bias": explained.bias}
-    found_in = {name: _odd(t) for name, t in (held | (explained.before or {})).items()}
-    causes = [f"{name} holds {what}" for name, what in found_in.items() if what]
+    held = {"the weight": explained.weight, "the bias": explained.bias, **(explained.before or {})}
+    found_in = {name: count_odd(as_array(t)) for name, t in held.items() if t is not None}
+    causes = [f"{name} holds {odd}" for name, odd in found_in.items() if odd]
     under_root = told.var + told.eps
     if plan.scaled and (under_root < 0).any():
         causes.append("a variance plus ε is negative, and has no root")
@@ -185,18 +196,11 @@ def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
         yield f"Not all of the output is finite: {'; '.join(causes)}."
 
 
-def _odd(tensor: torch.Tensor | None) -> str:
-    """``"1 nan and 2 inf"``; nothing if all is finite."""
-    if tensor is None:
-        return ""
-    counts = {"nan": tensor.isnan().sum(), "inf": tensor.isinf().sum()}
-    return " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-
-
 def title_of(explained) -> str:
     """The layer as it was made, and its mode if that matters."""
     mode = "training" if explained.layer.training else "eval"
-    return call_of(explained.layer) + (f" in {mode}" if explained.plan.running else "")
+    matters = explained.before or explained.plan.over_samples
+    return call_of(explained.layer) + (f" in {mode}" if matters else "")
 
 
 def call_of(layer) -> str:
@@ -216,7 +220,7 @@ def call_of(layer) -> str:
 def table_of(explained) -> str:
     """The statistics of each slice, as text."""
     shape, reduction = tuple(explained.numbers.shape), explained.reduction
-    what = "x" if explained.plan.of == "input" else explained.plan.of
+    what = "x" if explained.plan.normalizes == "input" else explained.plan.normalizes
     columns, slices = _columns(explained), explained.mean.numel()
     labels = [*range(slices)] if slices <= MAX_ROWS else [*range(MAX_ROWS - 1), slices - 1]
     table = [["", *columns]]
@@ -241,7 +245,11 @@ def table_of(explained) -> str:
 
 def _rule_of(explained) -> str:
     """What normalizes, and by which formula, in a sentence."""
-    plan, eps, x = explained.plan, explained.told.eps, "x" if explained.plan.of == "input" else "w"
+    plan, eps, x = (
+        explained.plan,
+        explained.told.eps,
+        "x" if explained.plan.normalizes == "input" else "w",
+    )
     if plan.summed:
         return "Each slice's own norm divides it, and g multiplies it: w = g · v / ‖v‖."
     if not plan.scaled:
@@ -283,6 +291,8 @@ def _columns(explained) -> dict[str, Callable[[dict[str, int]], str]]:
 
     stats = (explained.mean, explained.var) if explained.parts else own
     kinds = [kind for _, kind in plan.symbols]
+    if explained.source == "running":
+        kinds = [f"{kind} of x" for kind in kinds]
     columns = dict(zip(kinds, map(number, plan.pick(*stats)), strict=True))
     if explained.source == "memory":
         columns["in memory"] = number(explained.var)

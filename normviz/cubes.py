@@ -43,9 +43,7 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
     LayerNorm: over c, h, w, one per n. 4 slices of 36 numbers.
     """
     shape = as_shape(shape)
-    named = _named_reductions(reductions, len(shape))
-    for reduction in named.values():
-        reduction.stat_shape(shape)  # says if it does not fit
+    kinds, named = _named_reductions(reductions, shape)
     if len(shape) < 2 or not prod(shape):
         raise ValueError(f"shape must have two axes or more, and hold numbers: got {shape}.")
 
@@ -56,7 +54,9 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
     names_width = max(max(7 * len(str(r)), 9 * len(name)) for name, r in named.items())
     width = max(BLOCK_WIDTH, block.width + BLOCK_MARGIN, names_width + 16)
     height = 96 + block.height + CARD * card_rows
-    title = f"Which numbers of a {shape} tensor share a mean"
+    [shared, *others] = {*kinds.values()}
+    shared = "statistic" if others else shared
+    title = f"Which numbers of a {shape} tensor share a {shared}"
     parts, lines = [svg_text(16, 20, title, "nv-title")], [title]
     for i, (name, reduction) in enumerate(named.items()):
         row, column = divmod(i, BLOCKS_PER_ROW)
@@ -72,7 +72,9 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
             mark = style_of(reduction, label, shape)
             row, column = divmod(nth, CARDS_PER_ROW)
             card = _draw_card(mark, left + CARD * column, top + 58 + block.height + CARD * row)
-            spoken = f"{name}, {name_slice(reduction, label, shape)}: one mean over {pooled}"
+            spoken = (
+                f"{name}, {name_slice(reduction, label, shape)}: one {kinds[name]} over {pooled}"
+            )
             drawing = block.draw(where, mark, left, top + 34)
             parts.append(svg_slice(label, spoken, [drawing, card], lit=False))
     bottom = 40 + height * -(-len(named) // BLOCKS_PER_ROW)
@@ -81,23 +83,39 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
         parts.append(svg_text(16, bottom, lines[-1]))
     full_width = max(32 + width * min(BLOCKS_PER_ROW, len(named)), 32 + 10 * len(title))
     return Picture(
-        svg=svg_page(full_width, bottom + 16, ". ".join(lines), parts, lit=False),
+        svg=svg_page(full_width, bottom + 16, f"{title}. {' '.join(lines[1:])}", parts, lit=False),
         text="\n".join(lines),
     )
 
 
-def _named_reductions(reductions, ndim: int) -> dict[str, Reduction]:
+def _named_reductions(reductions, shape) -> tuple[dict[str, str], dict[str, Reduction]]:
+    """Under each name, the kind of statistic, and which numbers share one."""
     if not isinstance(reductions, Mapping) or not reductions:
         raise ValueError(
             "reductions must map names to reductions or layers, as in "
             f'{{"BatchNorm": Reduction("n c h w -> c")}}: got {reductions!r}.'
         )
-    named = {}
+    kinds, named = {}, {}
     for name, given in reductions.items():
-        if hasattr(given, "forward"):
-            given = plan_of(given, ndim).reduction
-        named[str(name)] = as_reduction(f"reductions[{name!r}]", given)
-    return named
+        try:
+            kind, reduction = _kind_and_reduction(given, len(shape))
+            reduction.stat_shape(shape)
+        except ValueError as error:
+            raise ValueError(f"reductions[{name!r}]: {error}") from None
+        kinds[str(name)], named[str(name)] = kind, reduction
+    return kinds, named
+
+
+def _kind_and_reduction(given, ndim: int) -> tuple[str, Reduction]:
+    if not hasattr(given, "forward"):
+        return "mean", as_reduction("it", given)
+    plan = plan_of(given, ndim)
+    if plan.normalizes != "input":
+        raise ValueError(
+            f"it must pool the input: got {type(given).__name__}, which normalizes its "
+            f"{plan.normalizes}."
+        )
+    return "mixed " * bool(plan.mixed) + plan.symbols[0][1], plan.reduction
 
 
 def cubes_by_label(reduction, shape, steps) -> dict[int, list[tuple[int, int, int]]]:

@@ -5,15 +5,15 @@ from functools import cached_property
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from normviz.captions import call_of, draw_explanation, table_of
 from normviz.looking import twin_of, untouched
 from normviz.normalization import normalize_precisely, precise, standardize, wide, widen
 from normviz.picture import Picture
-from normviz.plans import Plan, declared
+from normviz.plans import Plan, declared, plan_of
 from normviz.reduction import Reduction
-from normviz.refusals import RefusedInput, check_input, check_tensor, epsilon_of, stored_statistics
+from normviz.refusals import RefusedInput, check_input, check_tensor
+from normviz.state import epsilon_of, stored_statistics
 from normviz.telling import Part, Told, listening
 
 
@@ -66,15 +66,9 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
 
 def _check_layer(layer, x) -> None:
     """Whether there is a layer with a plan, and an input with numbers."""
-    if not isinstance(layer, nn.Module):
-        declared(layer, 0)  # says what would do
-    if any(map(is_lazy, [*layer.parameters(recurse=False), *layer.buffers(recurse=False)])):
-        raise ValueError(
-            f"layer must have seen a batch: got {type(layer).__name__}, whose sizes are not known "
-            "yet; layer(x) gives them to it."
-        )
-    if isinstance(x, torch.Tensor):
-        declared(layer, x.ndim)
+    is_tensor = isinstance(x, torch.Tensor)
+    if is_tensor or not isinstance(layer, nn.Module):
+        declared(layer, x.ndim if is_tensor else 0)  # says what would do
     check_tensor(layer, x)
     tensors = {"x": x, **dict(layer.named_parameters()), **dict(layer.named_buffers())}
     for name, tensor in tensors.items():
@@ -105,10 +99,14 @@ def _explain(layer, x, made, heard, before, output) -> "Explanation":
     """What was seen and heard of a pass, while the layer is as it was in it."""
     _, plan = declared(layer, x.ndim)
     numbers, weight, bias = x, getattr(layer, "weight", None), getattr(layer, "bias", None)
-    if plan.of != "input":
-        numbers, made, weight, bias = *_parts_of_weight(layer, plan.of), None
+    if plan.normalizes != "input":
+        numbers, made, weight, bias = *_parts_of_weight(layer, plan.normalizes), None
     told = next((told for told in heard if told.plan == plan), None)
-    told = told or _tell(layer, plan, numbers)
+    try:
+        told = told or _tell(layer, plan, numbers)
+    except ValueError:
+        plan_of(layer, x.ndim)  # says so if the forward is another one
+        raise
     normalized = _standardize(numbers, told)
     return Explanation(
         layer=twin_of(layer),
@@ -184,7 +182,7 @@ class Explanation:
     @property
     def source(self) -> str:
         """Whose statistics normalized: ``"batch"``, ``"running"``, ``"memory"``, ``"weight"``."""
-        return self.told.source if self.plan.of == "input" else "weight"
+        return self.told.source if self.plan.normalizes == "input" else "weight"
 
     @cached_property
     def reduction(self) -> Reduction:

@@ -14,6 +14,7 @@ the labs and the tests read them here; none of them asks for the class of a laye
 This module does not import torch.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, wraps
@@ -40,7 +41,7 @@ class Plan:
         scaled: False if nothing is divided by, so that only the mean is subtracted.
         mixed: the statistics that are mixed into one, each with its name: ``(("batch", "c"), …)``.
         summed: whether squares are added up rather than averaged, as in a norm.
-        of: what is normalized: ``"input"``, or the name of a parameter, such as ``"weight"``.
+        normalizes: ``"input"``, or the name of a parameter, such as ``"weight"``.
 
     >>> Plan("n t c", statistic="n t", weight="c").reduction
     Reduction('n t c -> n t')
@@ -55,7 +56,7 @@ class Plan:
     scaled: bool = True
     mixed: tuple[tuple[str, str], ...] = ()
     summed: bool = False
-    of: str = "input"
+    normalizes: str = "input"
 
     def per(self, kept: str) -> Reduction:
         """The reduction that keeps these axes; it checks the sizes.
@@ -64,6 +65,10 @@ class Plan:
             ValueError: if the plan makes no sense.
         """
         return _reduction(self.axes, kept, self.sizes)
+
+    def joining(self, kept: str) -> Reduction:
+        """From one statistic per slice to one per these axes, each of several slices."""
+        return _reduction(self.statistic, kept, ())
 
     @property
     def reduction(self) -> Reduction:
@@ -157,6 +162,15 @@ def declared(layer, ndim: int) -> tuple[type | None, Plan]:
     Raises:
         ValueError: as ``plan_of``.
     """
+    try:
+        ndim = operator.index(ndim)
+    except TypeError:
+        raise ValueError(f"ndim must be a number of axes: got {ndim!r}; x.ndim would do.") from None
+    if getattr(layer, "has_uninitialized_params", bool)():
+        raise ValueError(
+            f"layer must have seen a batch: got {type(layer).__name__}, whose sizes are not known "
+            "yet; layer(x) gives them to it."
+        )
     for cls in () if isinstance(layer, type) else type(layer).__mro__:
         if method := _method_of(cls):
             return cls, method(layer, ndim)
@@ -165,7 +179,7 @@ def declared(layer, ndim: int) -> tuple[type | None, Plan]:
         if getattr(layer, "transposed", False):  # as the weight of a ConvTranspose
             names = {"axes": plan.axes, "statistic": plan.statistic, "weight": plan.weight}
             plan = replace(plan, **{k: v.translate(SWAPPED) for k, v in names.items()})
-        return None, replace(plan, of=name)
+        return None, replace(plan, normalizes=name)
     raise ValueError(f"layer must be a normalization layer, {_what_instead(layer)}.")
 
 
@@ -197,12 +211,10 @@ def _what_instead(layer) -> str:
         return f"{ours}: got {kind}, which wraps another module; layer.module is that"
     if hasattr(layer, "_c") and hasattr(layer, "graph"):
         return f"{ours}: got a scripted or traced module; the one that it was made from would do"
-    inner = [*_layers_in(layer)]
-    if inner:
-        more = f" or one of {len(inner) - 1} others" if len(inner) > 1 else ""
+    if inner := next(_layers_in(layer), None):
         return (
             f"{ours}: got {kind}, a whole model; take one layer of it, such as "
-            f"layer.get_submodule({inner[0]!r}){more}, and the numbers that reach that one"
+            f"layer.get_submodule({inner!r}), and the numbers that reach that one"
         )
     if hasattr(layer, "forward"):
         return f"{ours}: got {kind}"
@@ -227,13 +239,15 @@ def batch(*spaces: int, strict: bool = True) -> Method:
     """One mean per channel, over the batch and what lies behind the channels.
 
     Args:
-        *spaces: how many axes may lie behind the channels; any number if there is none.
-        strict: whether ``num_features`` counts where no tensor holds one number per channel.
+        *spaces: how many axes may lie behind the channels; any number if none is given.
+        strict: whether ``num_features`` is checked even where nothing is held per channel.
     """
 
     def plan(layer, ndim: int) -> Plan:
-        allowed = spaces or [max(0, ndim - 2)]
-        axes = _axes_of(layer, ndim, [_channels_first(space + 2) for space in allowed])
+        if spaces:
+            axes = _axes_of(layer, ndim, [_channels_first(space + 2) for space in spaces])
+        else:
+            axes = _channels_and_any(layer, ndim)
         return Plan(axes, statistic="c", weight="c", sizes=_channels(layer, strict), running="c")
 
     return plan
@@ -252,11 +266,7 @@ def instance(space: int) -> Method:
 
 def group(layer, ndim: int) -> Plan:
     """One mean per sample and group of neighbouring channels."""
-    if ndim < 2:
-        raise ValueError(
-            f"{type(layer).__name__} takes inputs of shape (N, C, …): got one with {ndim} axes."
-        )
-    axes = _channels_first(ndim).replace("c", "(g c)", 1)
+    axes = _channels_and_any(layer, ndim).replace("c", "(g c)", 1)
     sizes = (("c", layer.num_channels // layer.num_groups), ("g", layer.num_groups))
     return Plan(axes, statistic="n g", weight="g c", sizes=sizes)
 
@@ -265,10 +275,7 @@ def last_axes(layer, ndim: int) -> Plan:
     """One mean for all that ``normalized_shape`` names: per sample, or per token."""
     last = tuple(layer.normalized_shape)
     if ndim < len(last):
-        raise ValueError(
-            f"{type(layer).__name__} with normalized_shape {last} takes inputs of {len(last)} axes "
-            f"or more: got {ndim}."
-        )
+        raise _other_axes(layer, f"(…, {', '.join(map(str, last))})", ndim)
     names = TOKENS.get(ndim, " ".join(f"a{i}" for i in range(ndim))).split()
     first, behind = names[: ndim - len(last)], names[ndim - len(last) :]
     sizes = tuple(sorted(zip(behind, last, strict=True)))
@@ -290,7 +297,7 @@ def norm_of_weight(layer, ndim: int) -> Plan:
     names = ["o", "i", *SPACE[max(0, ndim - 2)].split()][:ndim]
     kept = "" if layer.dim in (-1, None) else names[layer.dim]
     axes = " ".join(names)
-    return Plan(axes, kept, weight=kept, centred=False, summed=True, of="weight")
+    return Plan(axes, kept, weight=kept, centred=False, summed=True, normalizes="weight")
 
 
 def no_partition(layer, ndim: int) -> Plan:
@@ -306,10 +313,19 @@ def _axes_of(layer, ndim: int, allowed: list[str]) -> str:
     for axes in allowed:
         if len(axes.split()) == ndim:
             return axes
-    shapes = " or ".join(f"({', '.join(axes.upper().split())})" for axes in allowed)
-    raise ValueError(
-        f"{type(layer).__name__} takes inputs of shape {shapes}: got one with {ndim} axes."
-    )
+    shapes = (f"({', '.join(axes.upper().split())})" for axes in allowed)
+    raise _other_axes(layer, " or ".join(shapes), ndim)
+
+
+def _channels_and_any(layer, ndim: int) -> str:
+    if ndim < 2:
+        raise _other_axes(layer, "(N, C, …)", ndim)
+    return _channels_first(ndim)
+
+
+def _other_axes(layer, wanted: str, ndim: int) -> ValueError:
+    got = "1 axis" if ndim == 1 else f"{ndim} axes"
+    return ValueError(f"{type(layer).__name__} takes inputs of shape {wanted}: got one with {got}.")
 
 
 def _channels_first(ndim: int) -> str:

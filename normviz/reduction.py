@@ -8,7 +8,7 @@ missing on the right is *pooled*: numbers that differ only there share one mean 
     >>> per_channel.count(x.shape), per_channel.mean(x)
     (9, array([ 7., 10.]))
 
-NumPy arrays and torch tensors take the same path. This module imports NumPy only.
+NumPy arrays and torch tensors will both do. This module imports NumPy only.
 """
 
 import operator

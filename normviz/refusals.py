@@ -1,6 +1,5 @@
 """What a layer refuses, in words: the argument, the rule, what was given, and what would do."""
 
-import inspect
 import operator
 from math import inf, prod
 from numbers import Real
@@ -10,9 +9,9 @@ from torch import nn
 
 from normviz.plans import Plan, declared
 from normviz.reduction import refuse_mask
+from normviz.state import RUNNING, arguments_of, stored_statistics
 
-RUNNING = ("running_mean", "running_var")
-LIMITS = {  # of a layer's numbers, which are not below 0
+LIMITS = {  # of a layer's numbers: the largest, the rule, and what is usual
     "eps": (inf, "a number, 0 or more", "1e-5"),
     "momentum": (1, "from 0 to 1 (the weight of the new batch)", "0.1"),
 }
@@ -39,52 +38,12 @@ def check_input(layer: nn.Module, x: torch.Tensor) -> Plan:
         _, plan = declared(layer, x.ndim)
     except ValueError as error:
         raise RefusedInput(f"{error} x has shape {tuple(x.shape)}.") from None
-    if plan.of != "input":
+    if plan.normalizes != "input":
         return plan  # which says nothing of x
     _check_sizes(layer, plan, x)
     _check_state(layer, plan, x)
     _check_count(layer, plan, x)
     return plan
-
-
-def stored_statistics(layer: nn.Module, plan: Plan) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The running mean and variance that normalize now; None if the input's own do.
-
-    As in torch.nn, those of a batch normalize in eval wherever they are there, and those of single
-    samples (InstanceNorm) if the flag ``track_running_stats`` says so.
-    """
-    if layer.training or plan.running is None:
-        return None
-    if not plan.over_samples and not layer.track_running_stats:
-        return None
-    pair = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
-    return None if pair == (None, None) else pair
-
-
-def epsilon_of(layer: nn.Module, dtype: torch.dtype) -> float:
-    """What a layer adds to the variance; where eps is None, as in RMSNorm, that of a wide dtype.
-
-    >>> epsilon_of(nn.RMSNorm(4), torch.bfloat16)  # not that of bfloat16, 0.0078
-    1.1920928955078125e-07
-    """
-    eps = getattr(layer, "eps", 0.0)
-    return torch.finfo(torch.promote_types(dtype, torch.float32)).eps if eps is None else eps
-
-
-def needed_by(made) -> list[str]:
-    """The arguments of a class or a function that have no default.
-
-    >>> needed_by(nn.GroupNorm)
-    ['num_groups', 'num_channels']
-    """
-    parameters = inspect.signature(made).parameters.values()
-    empty = inspect.Parameter.empty
-    return [p.name for p in parameters if p.default is empty and p.kind < p.VAR_POSITIONAL]
-
-
-def arguments_of(layer: nn.Module) -> dict[str, object]:
-    """What a layer was made with, as far as its constructor has no default for it."""
-    return {n: getattr(layer, n) for n in needed_by(type(layer)) if hasattr(layer, n)}
 
 
 def check_tensor(layer, x) -> None:
@@ -93,10 +52,8 @@ def check_tensor(layer, x) -> None:
     Raises:
         RefusedInput: with what would make one of it.
     """
-    dtype = _dtype_of(layer)
-    to_dtype = "x.float()" if dtype == torch.float32 else f"x.to({dtype})"
     if not isinstance(x, torch.Tensor):
-        raise RefusedInput(f"x must be a torch tensor: got {_what_instead(x, dtype)}.")
+        raise RefusedInput(f"x must be a torch tensor: got {_spell(x, _to_dtype_of(layer))}.")
     if x.is_nested:
         what, would_do = "a nested one", "each of its parts, x.unbind(),"
     elif x.layout != torch.strided:
@@ -106,7 +63,7 @@ def check_tensor(layer, x) -> None:
     elif x.is_complex():
         what, would_do = f"{x.dtype}", "x.real and x.imag, each for itself,"
     elif not x.is_floating_point() or x.dtype.itemsize < 2:
-        what, would_do = f"{x.dtype}", to_dtype
+        what, would_do = f"{x.dtype}", f"x{_to_dtype_of(layer)}"
     elif type(x).__name__ == "MaskedTensor":
         what, would_do = "a masked one, and hidden numbers would count", "x.get_data()"
     else:
@@ -114,7 +71,15 @@ def check_tensor(layer, x) -> None:
     raise RefusedInput(f"x must be a floating-point tensor: got {what}; {would_do} would do.")
 
 
-def _what_instead(x, dtype: torch.dtype) -> str:
+def _to_dtype_of(layer) -> str:
+    """The call that leads to the dtype of a layer's weights; of most tensors if it has none."""
+    held = layer.state_dict().values() if isinstance(layer, nn.Module) else ()
+    dtype = next((t.dtype for t in held if t.is_floating_point()), torch.get_default_dtype())
+    return ".float()" if dtype == torch.float32 else f".to({dtype})"
+
+
+def _spell(x, to_dtype: str) -> str:
+    """What is no tensor, and what would do."""
     kind = type(x).__name__
     if isinstance(x, nn.Module):
         return f"{kind}, a module; the layer comes first, then its input"
@@ -125,19 +90,10 @@ def _what_instead(x, dtype: torch.dtype) -> str:
     if isinstance(x, tuple) and x and isinstance(x[0], torch.Tensor):
         return f"{kind}; x[0] would do"
     try:
-        torch.as_tensor(x).to(dtype)
+        torch.as_tensor(x).float()
     except Exception:  # whatever it is, it holds no numbers
         return kind
-    to_dtype = ".float()" if dtype == torch.float32 else f".to({dtype})"
     return f"{kind}; torch.as_tensor(x){to_dtype} would do"
-
-
-def _dtype_of(layer) -> torch.dtype:
-    """That of a layer's weights; that of most tensors where it has none."""
-    for tensor in layer.state_dict().values() if isinstance(layer, nn.Module) else ():
-        if tensor.is_floating_point():
-            return tensor.dtype
-    return torch.get_default_dtype()
 
 
 def _check_sizes(layer, plan: Plan, x) -> None:

@@ -13,7 +13,16 @@ from normviz.grid import CELL_HEIGHT, DIRECTIONS, Axis, lay_out, places, repeats
 from normviz.picture import Picture, as_array
 from normviz.reduction import Reduction, as_reduction
 from normviz.svg import style_of, svg_dash, svg_page, svg_slice, svg_text, tint
-from normviz.words import WORDS, count_slices, five_digits, largest_of, name_slice, number_of, short
+from normviz.words import (
+    WORDS,
+    count_odd,
+    count_slices,
+    five_digits,
+    largest_of,
+    name_slice,
+    number_of,
+    short,
+)
 
 # Pixels: the width of a letter in a cell, in a line and in the title; the height of a line.
 LETTER, LINE_LETTER, TITLE_LETTER, LINE = 6.8, 7.8, 9, 18
@@ -191,10 +200,8 @@ def note_odd_numbers(name: str, shown: np.ndarray, whole: bool, captions: Iterab
     >>> [*note_odd_numbers("x", np.array([1, np.nan]), True, [])]
     ['x holds 1 nan: a mean or variance over one of them is not finite.']
     """
-    odd = {"nan": np.count_nonzero(np.isnan(shown)), "inf": np.count_nonzero(np.isinf(shown))}
-    found = " and ".join(f"{count} {kind}" for kind, count in odd.items() if count)
     more = "" if whole else ", and what is not drawn may hold more"
-    if found:
+    if found := count_odd(shown):
         yield f"{name} holds {found}{more}: a mean or variance over one of them is not finite."
     elif not whole and not all(isfinite(v) for c in captions for *_, v in c.values):
         yield f"{name} holds nan or inf where it is not drawn: see the statistics."

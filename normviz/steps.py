@@ -33,7 +33,7 @@ class Way:
         self.weight = 1.0 if weight is None else weight
         self.bias = 0.0 if bias is None and plan.centred else bias
         self.plan, self.gain = plan, "g" if plan.summed else "γ"
-        output = explained.output if plan.of == "input" else explained.made
+        output = explained.output if plan.normalizes == "input" else explained.made
         self.x, self.made, self.output = (
             float(numbers[at]) for numbers in (explained.numbers, explained.made, output)
         )

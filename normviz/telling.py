@@ -66,6 +66,7 @@ def tell(plan: Plan, source: str, mean, var, eps, **more) -> None:
     """Tell what normalized, if somebody listens; the arguments are those of Told."""
     heard = _heard.get()
     if heard is not None:
+        more = {name: t.detach() if hasattr(t, "detach") else t for name, t in more.items()}
         heard.append(Told(plan, source, mean, var, eps, **more))
 
 

@@ -22,8 +22,11 @@ WORDS = {
 
 def name_slice(reduction: Reduction, label: int, shape: tuple[int, ...]) -> str:
     """``"sample 0, channel 2"``: where on the kept axes a slice stands."""
-    position = reduction.locate(label, shape)
-    return ", ".join(f"{WORDS.get(name, name)} {i}" for name, i in position.items()) or "all"
+    where = (
+        f"position {i} on {name}" if " " in name else f"{WORDS.get(name, name)} {i}"
+        for name, i in reduction.locate(label, shape).items()
+    )
+    return ", ".join(where) or "all"
 
 
 def count_slices(reduction: Reduction, shape: tuple[int, ...]) -> str:
@@ -35,6 +38,12 @@ def count_slices(reduction: Reduction, shape: tuple[int, ...]) -> str:
 def number_of(count: int, noun: str) -> str:
     """``"1 slice"``, ``"60,000 numbers"``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def count_odd(numbers: np.ndarray) -> str:
+    """``"1 nan and 2 inf"``; nothing if all numbers are finite."""
+    odd = {"nan": np.count_nonzero(np.isnan(numbers)), "inf": np.count_nonzero(np.isinf(numbers))}
+    return " and ".join(f"{count} {kind}" for kind, count in odd.items() if count)
 
 
 def short(number: float, largest: float = 1.0) -> str:

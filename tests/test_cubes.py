@@ -186,9 +186,10 @@ def test_a_shape_that_fits_no_memory_can_be_drawn(kept):
         ((2, 3), None, "reductions must map names"),
         ((2, 3), Reduction("n c -> c"), "reductions must map names"),
         ((2, 3), ["n c -> c"], "reductions must map names"),
-        ((2, 3), {"a": 5}, r"reductions\['a'\] must be a Reduction"),
+        ((2, 3), {"a": 5}, r"reductions\['a'\]: it must be a Reduction"),
         ((2, 3), {"a": "n c > c"}, "n c > c"),
-        ((2, 3), {"a": "n c -> c", "b": "n c l -> c"}, "an axis for each of n c l"),
+        ((2, 3), {"a": "n c -> c", "b": "n c l -> c"}, r"\['b'\].* an axis for each of n c l"),
+        ((2, 3, 4, 5), {"a": normviz.CentredConv2d(3, 1, 2)}, "which normalizes its weight"),
         ((2, 3), {"a": Reduction("n (g c) -> g", g=2)}, "must divide"),
         ((5,), {"a": "n ->"}, "two axes or more"),
         ((), {"a": "... ->"}, "two axes or more"),
@@ -219,6 +220,10 @@ def test_a_layer_is_drawn_by_its_plan():
         "FRN": "n c h w -> n c",
     }
     shape = (4, 6, 2, 3)
-    assert draw_cubes(shape, layers) == draw_cubes(shape, patterns)
+    by_layer, by_pattern = draw_cubes(shape, layers), draw_cubes(shape, patterns)
+    assert by_layer.text.splitlines()[1:] == by_pattern.text.splitlines()[1:]
+    assert "share a statistic" in by_layer.text
+    assert "RMSNorm, sample 0, channel 0: one mean square over 6 numbers" in by_layer.svg
+    assert "share a mean square\n" in draw_cubes(shape, {"RMSNorm": nn.RMSNorm(3)}).text
     with pytest.raises(ValueError, match="must be a normalization layer"):
         draw_cubes(shape, {"Linear": nn.Linear(3, 3)})

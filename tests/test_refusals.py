@@ -36,7 +36,7 @@ def changed(layer, **attributes):
 
 
 INPUTS = {
-    "rank 1 to 1d": (bn, torch.ones(3), "BatchNorm1d|(N, C) or (N, C, L)|1 axes|(3,)"),
+    "rank 1 to 1d": (bn, torch.ones(3), "BatchNorm1d|(N, C) or (N, C, L)|1 axis|(3,)"),
     "rank 4 to 1d": (bn, torch.ones(2, 3, 4, 5), "(N, C) or (N, C, L)|4 axes|(2, 3, 4, 5)"),
     "rank 3 to 2d": (
         lambda: normviz.BatchNorm2d(3),
@@ -49,7 +49,7 @@ INPUTS = {
         "BatchNorm3d|(N, C, D, H, W)|4 axes",
     ),
     "no axes": (bn, torch.tensor(1.0), "BatchNorm1d|0 axes"),
-    "too few axes": (lambda: ln(4, 5), torch.ones(5), "LayerNorm|(4, 5)|2 axes or more|got 1|(5,)"),
+    "too few axes": (lambda: ln(4, 5), torch.ones(5), "LayerNorm|(…, 4, 5)|1 axis|(5,)"),
     "channels": (bn, torch.ones(2, 4), "num_features=3|got 4|(2, 4)"),
     "channels in eval": (lambda: bn().eval(), torch.ones(2, 4), "num_features=3|got 4|(2, 4)"),
     "channels last": (bn, torch.ones(2, 4, 3), "axis 1|num_features=3|got 4"),
@@ -328,7 +328,7 @@ CALLS = {
     "axes of 2d": (lambda: Reduction.of(nn.BatchNorm2d(3), 3), "BatchNorm2d|(N, C, H, W)|3 axes"),
     "axes of LayerNorm": (
         lambda: Reduction.of(nn.LayerNorm([3, 4]), 1),
-        "(3, 4)|2 axes or more|got 1",
+        "(…, 3, 4)|1 axis",
     ),
     "of another forward": (
         lambda: Reduction.of(type("Mine", (nn.LayerNorm,), {"forward": nn.Identity.forward})(3), 2),

@@ -99,7 +99,11 @@ def test_a_slice_is_reached_by_tab_in_order_and_says_what_it_is(meeting):
         ).groups()
         kept = reduction.locate(label, x.shape).items()
         words = {"c": "channel", "d": "depth", "g": "group"}  # the names among a to g with a word
-        assert where == (", ".join(f"{words.get(name, name)} {i}" for name, i in kept) or "all")
+        named = (
+            f"position {i} on {name}" if " " in name else f"{words.get(name, name)} {i}"
+            for name, i in kept
+        )
+        assert where == (", ".join(named) or "all")
         assert int(count) == len(part)
         assert [number(mean), number(var)] == pytest.approx([part.mean(), part.var()], rel=1e-4)
 

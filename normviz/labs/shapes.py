@@ -18,8 +18,9 @@ from normviz.labs.lab import Lab, View, buttons, check_choice, opener, rule, sho
 from normviz.layers import LAYERS
 from normviz.layers.weights import weight_norm
 from normviz.plans import Plan, plan_of
-from normviz.refusals import RefusedInput, needed_by
+from normviz.refusals import RefusedInput
 from normviz.slices import draw_slices
+from normviz.state import needed_by
 from normviz.words import WORDS, number_of
 
 LONGEST = 8  # of an axis, so that no position of the sliders can fill the memory
@@ -131,7 +132,7 @@ def fill(layer: nn.Module, plan: Plan, x: torch.Tensor) -> None:
     if hasattr(layer, "parametrizations"):
         layer.weight = x.clone()  # taken apart there
         return
-    if plan.of != "input":
+    if plan.normalizes != "input":
         layer.weight.copy_(x)
         return
     for name, numbers in (("weight", lambda i: 1 + i % 4 / 2), ("bias", lambda i: i % 3 - 1)):
@@ -143,7 +144,7 @@ def fill(layer: nn.Module, plan: Plan, x: torch.Tensor) -> None:
 
 def input_of(plan: Plan, x: torch.Tensor) -> torch.Tensor:
     """What the layer gets: x, or something that fits a weight like x."""
-    return x if plan.of == "input" else torch.zeros(1, *x.shape[1:])
+    return x if plan.normalizes == "input" else torch.zeros(1, *x.shape[1:])
 
 
 def _describe(layer, plan: Plan, shape) -> str:
@@ -154,7 +155,7 @@ def _describe(layer, plan: Plan, shape) -> str:
     words += f"<b>{number_of(reduction.count(shape), 'number')}</b>"
     for name, kept in plan.mixed:
         words += f", mixed with those of the {name}" if kept != plan.statistic else ""
-    if plan.of == "input":
+    if plan.normalizes == "input":
         weights = [n for n in ("weight", "bias") if getattr(layer, n, None) is not None]
         have = f"{' and '.join(weights)} {'have' if len(weights) > 1 else 'has'} shape"
         shared = f"<b>{tuple(layer.weight.shape)}</b>" if weights else ""

@@ -10,7 +10,7 @@ from torch import nn
 from normviz.layers.norm import Norm
 from normviz.normalization import precise, standardize
 from normviz.plans import Plan
-from normviz.refusals import check_input, positive_int
+from normviz.refusals import positive_int
 from normviz.telling import tell
 
 
@@ -38,6 +38,7 @@ class FilterResponseNorm2d(Norm):
     tensor([[[[0.8485, 0.0000]]]])
     """
 
+    starts = Norm.starts | {"threshold": 0.0, "learned_eps": 1e-4}
     printed = ("eps", "learn_eps", "threshold")
 
     def __init__(
@@ -62,17 +63,9 @@ class FilterResponseNorm2d(Norm):
         """The numbers of a sample and a channel share a mean square."""
         return Plan("n c h w", "n c", "c", (("c", self.num_features),), centred=False)
 
-    def reset_parameters(self) -> None:
-        """Set every weight to 1, bias and threshold to 0, and the learned ε to 1e-4."""
-        super().reset_parameters()
-        for parameter, start in ((self.threshold, 0.0), (self.learned_eps, 1e-4)):
-            if parameter is not None:
-                nn.init.constant_(parameter, start)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The input, normalized per sample and channel, scaled, shifted, and cut off below."""
-        plan, shape = check_input(self, input), input.shape
-        x, per_channel = precise(input), plan.sharing.spread
+    def by_input(self, input: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, ...]:
+        """The output: scaled, shifted, and cut off below; no mean, and the mean square."""
+        x, shape, per_channel = precise(input), input.shape, plan.sharing.spread
         square, eps = plan.reduction.mean(x.square()), self.eps
         if self.learned_eps is not None:
             eps = eps + precise(self.learned_eps).abs().expand(square.shape)
@@ -82,5 +75,5 @@ class FilterResponseNorm2d(Norm):
         if self.threshold is not None:
             y = torch.maximum(y, per_channel(precise(self.threshold), shape))
         batch = no_mean, square
-        tell(plan, "batch", no_mean, square, eps, batch=batch, floor=self.threshold)
-        return y.to(input.dtype)
+        tell(plan, "batch", *batch, eps, batch=batch, floor=self.threshold)
+        return y.to(input.dtype), *batch

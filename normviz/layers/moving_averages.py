@@ -14,7 +14,7 @@ from normviz.layers.norm import Norm
 from normviz.normalization import precise, standardize
 from normviz.plans import Plan
 from normviz.reduction import Reduction
-from normviz.refusals import RefusedInput, check_input, positive_int
+from normviz.refusals import RefusedInput, check_numbers, positive_int
 from normviz.telling import tell
 
 HELD = 1000  # batches during which r stays 1
@@ -53,6 +53,7 @@ class MABN2d(Norm):
     tensor([1.2300])
     """
 
+    starts = Norm.starts | {"running_var": 1.0, "iterations": 0, "memory_x2": 0.0, "memory_gz": 0.0}
     printed = ("memory", "eps", "momentum", "warmup")
 
     def __init__(
@@ -66,9 +67,9 @@ class MABN2d(Norm):
         dtype=None,
     ):
         shape = (positive_int("num_features", num_features),)
-        self.momentum = momentum  # checked together with eps
         super().__init__(eps, shape, device=device, dtype=dtype)
-        self.num_features = shape[0]
+        self.num_features, self.momentum = shape[0], momentum
+        check_numbers(self)
         self.memory = positive_int("memory", memory)
         self.warmup = warmup
         if isinstance(warmup, bool) or not hasattr(warmup, "__index__") or warmup < 0:
@@ -84,16 +85,9 @@ class MABN2d(Norm):
         sizes = (("c", self.num_features),)
         return Plan("n c h w", "c", "c", sizes, running="c", centred=False)
 
-    def reset_parameters(self) -> None:
-        """Set every weight to 1 and every bias to 0, and forget all batches."""
-        super().reset_parameters()
-        self.running_var.fill_(1)
-        for buffer in (self.iterations, self.memory_x2, self.memory_gz):
-            buffer.zero_()
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The input, normalized per channel; in training both memories move."""
-        plan, x = check_input(self, input), precise(input)
+    def by_input(self, input: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, ...]:
+        """The output, no mean, and the variance; in training both memories move."""
+        x = precise(input)
         no_mean = x.new_zeros(plan.reduction.stat_shape(x.shape))
         if self.training:
             batch = plan.reduction.mean(x.detach().square())
@@ -108,7 +102,7 @@ class MABN2d(Norm):
             var = precise(self.running_var)
             y = standardize(x, plan.reduction, no_mean, var, self.eps)
             tell(plan, "running", no_mean, var, self.eps)
-        return self.scale_and_shift(y, input, plan)
+        return self.scale_and_shift(y, input, plan), no_mean, var
 
     @torch.no_grad()
     def _remember(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

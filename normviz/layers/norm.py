@@ -8,12 +8,15 @@ classes, such as ``update_bn`` or ``convert_sync_batchnorm``, skip them. ``torch
 them: its tensors hold no numbers, and ``normalize`` looks at those of a variance before it uses it.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
 from normviz.normalization import normalize_precisely, widen
 from normviz.plans import Plan
-from normviz.refusals import arguments_of, check_input, check_numbers, epsilon_of
+from normviz.refusals import RefusedInput, check_input, check_numbers
+from normviz.state import arguments_of, epsilon_of
 from normviz.telling import tell
 
 
@@ -40,6 +43,7 @@ class Norm(nn.Module):
     tensor([-1.4335, -1.2826, -1.1317, -0.9808])
     """
 
+    starts: ClassVar[dict[str, float]] = {"weight": 1.0, "bias": 0.0}  # what is learned or kept
     keeps_channels_last = True  # in memory
     printed: tuple[str, ...] = ("eps",)  # arguments besides those without a default
     optional: tuple[str, ...] = ()  # which of eps and momentum may be None
@@ -51,23 +55,28 @@ class Norm(nn.Module):
         for name, wanted in {"weight": affine, "bias": affine and bias}.items():
             empty = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
             self.register_parameter(name, empty)
-        Norm.reset_parameters(self)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set every weight to 1 and every bias to 0."""
-        for parameter, start in ((self.weight, 1.0), (self.bias, 0.0)):
-            if parameter is not None:
-                nn.init.constant_(parameter, start)
+        """Set everything to where it started: every weight to 1 and every bias to 0."""
+        for name, start in self.starts.items():
+            if getattr(self, name, None) is not None:
+                nn.init.constant_(getattr(self, name), start)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The input, normalized as the plan says, scaled and shifted."""
         plan = check_input(self, input)
-        if plan.reduction.count(input.shape):
-            return self.as_laid_out(self.by_input(input, plan)[0], input)
-        return self.scale_and_shift(widen(input), input, plan)  # no numbers: they have no mean
+        if not input.numel():  # no numbers have no mean
+            return self.scale_and_shift(widen(input), input, plan)
+        return self.as_laid_out(self.by_input(input, plan)[0], input)
 
     def by_input(self, input: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, ...]:
         """The output, and the mean and the variance that made it, in float64."""
+        if plan.mixed or plan.summed or not plan.scaled or plan.normalizes != "input":
+            raise RefusedInput(
+                f"a plan must ask for one mean (or none) and one variance per slice of the input, "
+                f"or the layer must have a by_input of its own: got {plan!r}."
+            )
         eps, affine = epsilon_of(self, input.dtype), self.affine_for(input, plan)
         y, mean, var = normalize_precisely(
             input, plan.reduction, eps, *affine, plan.sharing, centred=plan.centred

@@ -12,8 +12,7 @@ from torch import nn
 from normviz.layers.norm import Norm
 from normviz.normalization import precise, standardize
 from normviz.plans import Plan
-from normviz.reduction import Reduction
-from normviz.refusals import check_input, positive_int
+from normviz.refusals import check_numbers, positive_int
 from normviz.telling import Part, tell
 
 
@@ -41,6 +40,9 @@ class SwitchableNorm2d(Norm):
     (torch.Size([4, 3, 5, 6]), 0.3333333432674408)
     """
 
+    starts = Norm.starts | {
+        **{"mean_weight": 1.0, "var_weight": 1.0, "running_mean": 0.0, "running_var": 1.0}
+    }
     printed = ("eps", "momentum")
 
     def __init__(
@@ -52,9 +54,9 @@ class SwitchableNorm2d(Norm):
         dtype=None,
     ):
         shape = (positive_int("num_features", num_features),)
-        self.momentum = momentum  # checked together with eps
         super().__init__(eps, shape, device=device, dtype=dtype)
-        self.num_features = shape[0]
+        self.num_features, self.momentum = shape[0], momentum
+        check_numbers(self)
         for name in ("mean_weight", "var_weight"):
             self.register_parameter(name, nn.Parameter(torch.ones(3, device=device, dtype=dtype)))
         self.register_buffer("running_mean", torch.zeros(shape, device=device, dtype=dtype))
@@ -66,37 +68,27 @@ class SwitchableNorm2d(Norm):
         sizes = (("c", self.num_features),)
         return Plan("n c h w", "n c", "c", sizes, running="c", mixed=mixed)
 
-    def reset_parameters(self) -> None:
-        """Set weights and logits to 1 and biases to 0, and forget all batches."""
-        super().reset_parameters()
-        for tensor, start in (
-            *((self.mean_weight, 1.0), (self.var_weight, 1.0)),
-            *((self.running_mean, 0.0), (self.running_var, 1.0)),
-        ):
-            nn.init.constant_(tensor, start)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """The input, normalized by mixed statistics; in training the running ones move."""
-        plan, x = check_input(self, input), precise(input)
-        measured, parts = self._measure(x, plan), []
-        shares = [precise(logits).softmax(0) for logits in (self.mean_weight, self.var_weight)]
-        slices, mixed = plan.reduction.stat_shape(input.shape), [0.0, 0.0]
-        for nth, (name, kept) in enumerate(plan.mixed):
+    def by_input(self, input: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, ...]:
+        """The output, and the mixed mean and variance; in training the running ones move."""
+        x, slices = precise(input), plan.reduction.stat_shape(input.shape)
+        measured, parts, mixed = self._measure(x, plan), [], [0.0, 0.0]
+        logits = torch.stack((self.mean_weight, self.var_weight), dim=1)
+        shares = precise(logits).softmax(0)
+        for (name, kept), pair, share in zip(plan.mixed, measured, shares, strict=True):
             stored = kept == plan.running and not self.training
-            both = (
-                [*map(precise, (self.running_mean, self.running_var))] if stored else measured[nth]
-            )
-            for i, stat in enumerate(both):
-                over_slices = Reduction(f"{plan.statistic} -> {kept}").spread(stat, slices)
-                mixed[i] = mixed[i] + shares[i][nth] * over_slices
-            share = [of_all[nth].detach() for of_all in shares]
-            parts.append(Part(name, plan.per(kept), *both, share, "running" if stored else "batch"))
+            pair = [*map(precise, (self.running_mean, self.running_var))] if stored else pair
+            spread = plan.joining(kept).spread
+            mixed = [
+                m + s * spread(stat, slices) for m, s, stat in zip(mixed, share, pair, strict=True)
+            ]
+            source = "running" if stored else "batch"
+            parts.append(Part(name, plan.per(kept), *pair, [*share.detach()], source))
         mean, var = mixed
         tell(plan, "batch", mean, var, self.eps, batch=measured[0], parts=tuple(parts))
         if self.training:
             self._track(*measured[-1])
         y = standardize(x, plan.reduction, mean, var, self.eps)
-        return self.scale_and_shift(y, input, plan)
+        return self.scale_and_shift(y, input, plan), mean, var
 
     def _measure(self, x: torch.Tensor, plan: Plan) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Of the instance, the layer and the batch; the larger ones are joined from the first.
@@ -104,7 +96,7 @@ class SwitchableNorm2d(Norm):
         Their variance is that within the instances, and that between them.
         """
         mean, var = plan.reduction.mean(x), plan.reduction.var(x)
-        larger = (Reduction(f"{plan.statistic} -> {kept}") for _, kept in plan.mixed[1:])
+        larger = (plan.joining(kept) for _, kept in plan.mixed[1:])
         joined = ((all_.mean(mean), all_.mean(var) + all_.var(mean)) for all_ in larger)
         return [(mean, var), *joined]
 

@@ -11,8 +11,8 @@ import torch
 from normviz.layers.norm import Norm
 from normviz.normalization import precise, standardize, widen
 from normviz.plans import Plan
-from normviz.reduction import Reduction
-from normviz.refusals import check_input, positive_int, stored_statistics
+from normviz.refusals import check_input, check_numbers, positive_int
+from normviz.state import stored_statistics
 from normviz.telling import tell
 
 
@@ -26,6 +26,7 @@ class TrackingNorm(Norm):
     printed = ("eps", "momentum", "affine", "bias", "track_running_stats")
     counts = True  # whether the counter of batches moves
     optional = ("momentum",)
+    track_running_stats = False  # until there are any
 
     def __init__(
         self,
@@ -40,9 +41,9 @@ class TrackingNorm(Norm):
         bias: bool = True,
     ):
         shape = (positive_int("num_features", num_features),)
-        self.momentum = momentum  # checked together with eps
         super().__init__(eps, shape, affine, bias, device, dtype)
-        self.num_features = shape[0]
+        self.num_features, self.momentum = shape[0], momentum
+        check_numbers(self)
         self.affine = affine
         self.track_running_stats = track_running_stats
         buffers = dict.fromkeys(("running_mean", "running_var", "num_batches_tracked"))
@@ -69,7 +70,7 @@ class TrackingNorm(Norm):
         """The input, normalized as the plan says; in training the running statistics move."""
         plan = check_input(self, input)
         stored, mean, var = stored_statistics(self, plan), None, None
-        if stored is None and plan.reduction.count(input.shape):
+        if stored is None and input.numel():
             y, mean, var = self.by_input(input, plan)
         else:
             y = self.by_stored(input, plan, stored)
@@ -106,8 +107,9 @@ class TrackingNorm(Norm):
         if mean is None or not mean.numel() or self.running_mean is None:
             return  # an empty batch counts, but has nothing to add
         count = plan.reduction.count(input.shape)
-        together = Reduction(f"{plan.statistic} -> {plan.running}")
-        batch = together.mean(mean), together.mean(var * (count / (count - 1)))
+        together = plan.joining(plan.running)
+        bessel = count / (count - 1) if plan.centred else 1
+        batch = together.mean(mean), together.mean(var * bessel)
         for running, new in zip((self.running_mean, self.running_var), batch, strict=True):
             running.copy_(momentum * new + (1 - momentum) * running)
 

@@ -126,7 +126,7 @@ class CentredConv2d(nn.Conv2d):
 
     def plan(self, ndim: int) -> Plan:
         """The numbers of the weight that make one output share a mean."""
-        return Plan("o i h w", "o", "o", scaled=False, of="weight")
+        return Plan("o i h w", "o", "o", scaled=False, normalizes="weight")
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The convolution."""

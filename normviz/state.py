@@ -1,0 +1,50 @@
+"""What a layer holds now: its arguments, its ε, and the running statistics that normalize."""
+
+import inspect
+
+import torch
+from torch import nn
+
+from normviz.plans import Plan
+
+RUNNING = ("running_mean", "running_var")
+
+
+def stored_statistics(layer: nn.Module, plan: Plan) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The running mean and variance that normalize now; None if the input's own do.
+
+    As in torch.nn, those of a batch normalize in eval wherever they are there, and those of single
+    samples (InstanceNorm) if the flag ``track_running_stats`` says so.
+    """
+    if layer.training or plan.running is None:
+        return None
+    if not plan.over_samples and not layer.track_running_stats:
+        return None
+    mean, var = (getattr(layer, name, None) for name in RUNNING)
+    return None if mean is None and var is None else (mean, var)
+
+
+def epsilon_of(layer: nn.Module, dtype: torch.dtype) -> float:
+    """What a layer adds to the variance; where eps is None, as in RMSNorm, that of a wide dtype.
+
+    >>> epsilon_of(nn.RMSNorm(4), torch.bfloat16)  # not that of bfloat16, 0.0078
+    1.1920928955078125e-07
+    """
+    eps = getattr(layer, "eps", 0.0)
+    return torch.finfo(torch.promote_types(dtype, torch.float32)).eps if eps is None else eps
+
+
+def needed_by(made) -> list[str]:
+    """The arguments of a class or a function that have no default.
+
+    >>> needed_by(nn.GroupNorm)
+    ['num_groups', 'num_channels']
+    """
+    parameters = inspect.signature(made).parameters.values()
+    empty = inspect.Parameter.empty
+    return [p.name for p in parameters if p.default is empty and p.kind < p.VAR_POSITIONAL]
+
+
+def arguments_of(layer: nn.Module) -> dict[str, object]:
+    """What a layer was made with, as far as its constructor has no default for it."""
+    return {n: getattr(layer, n) for n in needed_by(type(layer)) if hasattr(layer, n)}
