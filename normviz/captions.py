@@ -22,9 +22,8 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
     """
     plan, captions = explained.plan, Captions(explained)
     parts = {part.name: part for part in explained.parts}
-    words = ["statistic", *["weight"] * plan.scaled, *parts]
-    if by not in words:
-        raise ValueError(f"by must be {_either(words)}: got {by!r}.")
+    if by not in plan.shared:
+        raise ValueError(f"by must be {_either(plan.shared)}: got {by!r}.")
     shown = {
         "input": explained.numbers,
         "normalized": explained.normalized,

@@ -85,7 +85,7 @@ def _verify(explained: "Explanation") -> None:
         far = f"have the shape {tuple(explained.made.shape)}"
     else:
         off = (explained.expected - precise(explained.made)).abs()
-        if (off <= explained.doubt).all():
+        if not (off > explained.doubt).any():  # nor where one of them is nan
             return
         far = f"are up to {float(off.max()):.5g} away from that"
     raise ValueError(
@@ -270,6 +270,7 @@ class Explanation:
         """
         told = self.told
         far = told.mean.abs() / (told.var + told.eps).sqrt()
+        far = far.where(told.var.isfinite(), torch.inf)  # squares that float64 cannot hold
         far = told.reduction.spread(far, self.numbers.shape)
         size = 1 + self.expected.abs() + (self.expected - precise(self.normalized)).abs()
         return 64 * torch.finfo(self.made.dtype).eps * size * (1 + far + far.square())

@@ -123,13 +123,30 @@ def _take_apart(pattern: str, given: Sizes, group: tuple[str, ...], size: int) -
         )
     if size % known:
         names = [name for name in group if name in wanted]
-        divisors = [str(d) for d in range(1, min(size, 1000) + 1) if size % d == 0][:8]
         raise ValueError(
             f"{' times '.join(names)} must divide the axis {whole}: got "
             f"{', '.join(f'{name}={wanted[name]}' for name in names)} for {size}; "
-            f"{' or '.join(filter(None, [', '.join(divisors[:-1]), divisors[-1]]))} would do."
+            f"{divisors_of(size)} would do."
         )
     return tuple((name, wanted.get(name, size // known)) for name in group)
+
+
+def divisors_of(size: int) -> str:
+    """What divides a size, the first eight of them.
+
+    >>> divisors_of(6), divisors_of(1)
+    ('1, 2, 3 or 6', '1')
+    """
+    *others, last = [str(d) for d in range(1, min(size, 1000) + 1) if size % d == 0][:8]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def is_positive_int(value) -> bool:
+    """Whether a value is an int that can count something."""
+    try:
+        return not isinstance(value, bool) and operator.index(value) > 0
+    except TypeError:
+        return False
 
 
 def as_shape(shape) -> tuple[int, ...]:

@@ -27,16 +27,16 @@ from math import inf
 import torch
 
 from normviz.blocks import Blocks
-from normviz.reduction import Reduction
+from normviz.reduction import Reduction, as_reduction
 
 
 def normalize(
     x: torch.Tensor,
-    reduction: Reduction,
+    reduction: Reduction | str,
     eps: float,
     weight: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
-    shared: Reduction | None = None,
+    shared: Reduction | str | None = None,
     *,
     centred: bool = True,
 ):
@@ -44,7 +44,7 @@ def normalize(
 
     Args:
         x: a floating-point tensor of any shape that the reductions take.
-        reduction: which numbers share a mean and a variance.
+        reduction: which numbers share a mean and a variance; a pattern without sizes will do.
         eps: added to the biased variance, inside the root.
         weight: γ, of the statistics' shape under ``shared``; None for none.
         bias: β, likewise.
@@ -59,13 +59,17 @@ def normalize(
 
     Raises:
         ValueError: if x, the weight or the bias does not fit its reduction, or x holds no numbers
-            to pool or is an integer tensor.
+            to pool or is no floating-point tensor.
 
     >>> x = torch.tensor([[1.0, 3.0], [2.0, 6.0]])
     >>> normalized, mean, var = normalize(x, Reduction("n c -> n"), eps=0)
     >>> normalized.tolist(), mean.tolist(), var.tolist()
     ([[-1.0, 1.0], [-1.0, 1.0]], [2.0, 4.0], [1.0, 4.0])
     """
+    if not isinstance(x, torch.Tensor):
+        raise ValueError(f"x must be a torch tensor: got {type(x).__name__}.")
+    reduction = as_reduction("reduction", reduction)
+    shared = reduction if shared is None else as_reduction("shared", shared)
     y, mean, var = normalize_precisely(x, reduction, eps, weight, bias, shared, centred=centred)
     return y, mean.to(wide(x.dtype)), var.to(wide(x.dtype))
 

@@ -92,6 +92,11 @@ class Plan:
         squares = ("‖v‖²", "squared norm") if self.summed else squares
         return (("μ", "mean"),) * self.centred + (squares,) * self.scaled
 
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """What numbers can share: a statistic, a weight, or one of the statistics in a mix."""
+        return "statistic", *["weight"] * self.scaled, *(name for name, _ in self.mixed)
+
     def pick(self, mean, var) -> tuple:
         """Of a mean and a variance, those that the layer has: one for each of ``symbols``."""
         return (mean,) * self.centred + (var,) * self.scaled

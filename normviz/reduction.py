@@ -18,7 +18,7 @@ from numbers import Real
 
 import numpy as np
 
-from normviz.layout import Layout, as_shape, lay_out, spell_out
+from normviz.layout import Layout, as_shape, is_positive_int, lay_out, spell_out
 from normviz.pattern import ELLIPSIS, parse
 
 _PART = 2**16  # numbers at a time: few enough for a processor's cache
@@ -54,7 +54,7 @@ class Reduction:
         for name, size in sizes.items():
             if name not in names or name == ELLIPSIS:
                 raise ValueError(f"pattern {pattern!r} has no axis {name}: got {name}={size!r}.")
-            if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
+            if not is_positive_int(size):
                 raise ValueError(f"sizes of axes must be positive ints: got {name}={size!r}.")
         for group in axes:
             unknown = [name for name in group if name not in sizes]
@@ -169,10 +169,8 @@ class Reduction:
         [[0, 1], [99990000, 99990001]]
         """
         layout = self._layout(shape)
-        if at is None:
-            at = [range(size) for size in layout.shape]
-        else:
-            _check_positions(at, layout.shape)
+        every = [range(size) for size in layout.shape]
+        at = every if at is None else _positions(at, layout.shape)
         strides, stride = {}, 1
         for name, size in zip(
             reversed(layout.kept_names), reversed(layout.stat_shape), strict=True
@@ -333,7 +331,7 @@ class Reduction:
         count = prod(layout.stat_shape)
         if not (hasattr(label, "__index__") and 0 <= label < count):
             raise ValueError(
-                f"label must be from 0 to {count - 1}, as {self.pattern!r} makes {count} "
+                f"label must be 0 or more and below {count}, as {self.pattern!r} makes {count} "
                 f"statistics of the shape {tuple(shape)}: got {label!r}."
             )
         position = np.unravel_index(label, layout.stat_shape)
@@ -364,13 +362,18 @@ def as_reduction(name: str, given) -> Reduction:
     raise ValueError(f"{name} must be a Reduction or a pattern: got {kind}; {mend}.")
 
 
-def _check_positions(at, shape) -> None:
-    if len(at) != len(shape) or not all(
-        0 <= position < size
-        for positions, size in zip(at, shape, strict=True)
-        for position in positions
-    ):
+def _positions(at, shape) -> list[list[int]]:
+    try:
+        listed = [[*map(operator.index, positions)] for positions in at]
+    except TypeError:
+        listed = []
+    fits = len(listed) == len(shape) and all(
+        0 <= min(positions, default=0) <= max(positions, default=0) < max(size, 1)
+        for positions, size in zip(listed, shape, strict=True)
+    )
+    if not fits:
         raise ValueError(f"at must list positions within {shape}, for each axis: got {at!r}.")
+    return listed
 
 
 def _floating(x):

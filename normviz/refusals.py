@@ -7,6 +7,7 @@ from numbers import Real
 import torch
 from torch import nn
 
+from normviz.layout import is_positive_int
 from normviz.plans import Plan, declared
 from normviz.reduction import refuse_mask
 from normviz.state import RUNNING, arguments_of, stored_statistics
@@ -192,10 +193,6 @@ def positive_int(name: str, value) -> int:
     Raises:
         RefusedInput: if it is no positive int.
     """
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise RefusedInput(f"{name} takes positive ints: got {value!r}.")
-    return number
+    if not is_positive_int(value):
+        raise RefusedInput(f"{name} must be a positive int: got {value!r}.")
+    return operator.index(value)

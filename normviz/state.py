@@ -18,9 +18,11 @@ def stored_statistics(layer: nn.Module, plan: Plan) -> tuple[torch.Tensor, torch
     """
     if layer.training or plan.running is None:
         return None
-    if not plan.over_samples and not layer.track_running_stats:
+    if not plan.over_samples and not getattr(layer, "track_running_stats", False):
         return None
     mean, var = (getattr(layer, name, None) for name in RUNNING)
+    if mean is None and var is not None and not plan.centred:
+        mean = torch.zeros_like(var)
     return None if mean is None and var is None else (mean, var)
 
 

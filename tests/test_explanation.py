@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import pickle
 import random as python_random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product
 from xml.etree import ElementTree
 
@@ -16,6 +18,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import normviz
 from normviz import Plan, Reduction, explain, plan_of
+from normviz.layers.norm import Norm
 from normviz.looking import untouched
 from normviz.words import five_digits
 
@@ -527,6 +530,11 @@ class Doubled(nn.LayerNorm):
         return 2 * super().forward(x)
 
 
+class Tripled(normviz.LayerNorm):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
 class Squared(nn.Module):
     def forward(self, weight):
         return weight**2
@@ -601,6 +609,44 @@ def test_a_class_that_computes_something_else_than_its_plan_is_refused():
         explain(Doubled(3), random(4, 3))
     with pytest.raises(ValueError, match="compute what LayerNorm does"):
         plan_of(OwnForward(3), 2)
+    with pytest.raises(ValueError, match=r"outputs are up to [\d.]+ away from that"):
+        explain(Tripled(3), random(4, 3))
+    shorter = type("Shorter", (nn.LayerNorm,), {"forward": lambda self, x: x[:2]})
+    with pytest.raises(ValueError, match=r"outputs have the shape \(2, 3\)"):
+        explain(shorter(3), random(4, 3))
+    channels_first = type("LayerNorm2d", (nn.LayerNorm,), {"forward": by_channels})
+    with pytest.raises(ValueError, match="compute what LayerNorm does: got LayerNorm2d"):
+        explain(channels_first(3), random(2, 3, 4, 5))
+
+
+def by_channels(layer, x):
+    return nn.LayerNorm.forward(layer, x.movedim(1, -1)).movedim(-1, 1)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [{"scaled": False}, {"mixed": (("all", ""),)}, {"summed": True}, {"normalizes": "weight"}],
+)
+def test_a_plan_that_no_formula_serves_is_refused(plan):
+    class Odd(Norm):
+        def plan(self, ndim):
+            return Plan("n c", "n", "c", **plan)
+
+    with pytest.raises(ValueError, match="a plan must ask for"):
+        Odd(1e-5, (3,))(random(4, 3))
+
+
+def test_a_plan_without_division_is_one():
+    class Centred(nn.Module):
+        def plan(self, ndim):
+            return Plan("n c", "n", "c", scaled=False)
+
+        def forward(self, x):
+            return x - x.mean(1, keepdim=True)
+
+    explained = explain(Centred(), random(4, 3))
+    assert "mean is subtracted from it: x − μ." in repr(explained)
+    assert torch.equal(explained.var, torch.ones(4))
 
 
 def test_a_class_of_anybodys_that_declares_a_plan_is_explained_and_drawn():
@@ -644,8 +690,9 @@ NAN, INF = float("nan"), float("inf")
         (lambda bn: bn.bias.data.fill_(-INF), "the bias holds 2 inf"),
     ],
 )
-def test_x_is_not_blamed_for_what_a_weight_or_a_buffer_did(change, said):
-    layer, x = nn.BatchNorm1d(2).eval(), random(3, 2)
+@pytest.mark.parametrize("library", [nn, normviz])
+def test_x_is_not_blamed_for_what_a_weight_or_a_buffer_did(change, said, library):
+    layer, x = library.BatchNorm1d(2).eval(), random(3, 2)
     change(layer)
     text = explain(layer, x).picture(show="output").text
     assert f"Not all of the output is finite: {said}." in text
@@ -655,11 +702,52 @@ def test_x_is_not_blamed_for_what_a_weight_or_a_buffer_did(change, said):
     assert "Not all" not in explain(layer, random(3, 2)).picture().text
 
 
+def test_a_nan_that_stays_in_a_buffer_is_no_move():
+    layer = nn.BatchNorm1d(2).eval()
+    layer.running_var.fill_(NAN)
+    assert "then" not in repr(explain(layer, random(3, 2)))
+
+
+def test_squares_that_no_float_can_hold_are_explained():
+    x = torch.tensor([[1e200, 2e200, 4e200]], dtype=torch.float64)
+    assert explain(normviz.LayerNorm(3).double(), x).var.isinf()
+
+
 def test_an_overflow_is_called_one():
     layer = nn.LayerNorm(4).half()
     layer.weight.data.fill_(65504)
     text = explain(layer, torch.tensor([[1.0, 2, 3, 9]]).half()).picture(show="output").text
     assert "beyond 65504, the largest float16" in text
+
+
+def test_an_explanation_is_pickled_and_keeps_no_hook():
+    layer = normviz.FilterResponseNorm2d(3)
+    explained = explain(layer, random(2, 3, 4, 5))
+    again = pickle.loads(pickle.dumps(explained))
+    assert repr(again) == repr(explained)
+    assert not again.layer._forward_hooks and not again.layer._forward_pre_hooks
+    assert not explained.told.floor.requires_grad
+
+
+def test_threads_look_one_after_the_other():
+    layer, x = nn.BatchNorm1d(3), random(4, 3)
+    before = [*held_by(layer)]
+    with ThreadPoolExecutor(8) as pool:
+        told = [*pool.map(lambda _: repr(explain(layer, x)), range(40))]
+    assert len({*told}) == 1
+    assert same([*held_by(layer)], before)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "eval"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_numbers_are_explained_too(case, mode):
+    name, arguments, shape = case
+    for library in libraries_of(name):
+        layer = getattr(library, name)(*arguments).train(mode)
+        plan = plan_of(layer, len(shape))
+        if "n" in plan.axes.split() and "n" not in dict(plan.sizes):
+            assert explain(layer, torch.zeros(0, *shape[1:])).output.numel() == 0
+            assert "of shape (0, " in repr(explain(layer, torch.zeros(0, *shape[1:])))
 
 
 # Refusals
@@ -679,6 +767,9 @@ REFUSED = [
     (nn.DataParallel(nn.BatchNorm1d(3)), random(4, 3), "layer.module is that"),
     (quiet_compile(nn.BatchNorm1d(3)), random(4, 3), "layer._orig_mod is what it was made from"),
     (nn.Sequential(nn.BatchNorm1d(3)), random(4, 3), r"whole model; .*layer.get_submodule\('0'\)"),
+    (nn.Sequential(type("LayerNorm", (nn.Module,), {})()), random(4, 3), "got Sequential$|l\\."),
+    (normviz.weight_norm(nn.Linear(5, 2)), random(4, 3), "does not take x: .* shapes"),
+    (normviz.CentredConv2d(3, 4, 2), random(2, 5, 4, 4), "does not take x: .* channels"),
     (nn.LazyBatchNorm1d(), random(4, 3), r"must have seen a batch: .* layer\(x\) gives"),
     (nn.LocalResponseNorm(2), random(4, 3, 5), "windows overlap"),
     (nn.BatchNorm1d(3, device="meta"), random(4, 3), "weight must hold numbers .* meta device"),

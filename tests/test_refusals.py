@@ -9,6 +9,7 @@ from torch import nn
 
 import normviz
 from normviz import Reduction
+from normviz.normalization import normalize
 from normviz.refusals import RefusedInput, check_input
 
 NAN = float("nan")
@@ -334,8 +335,24 @@ CALLS = {
         lambda: Reduction.of(type("Mine", (nn.LayerNorm,), {"forward": nn.Identity.forward})(3), 2),
         "compute what LayerNorm does|got Mine|Reduction(pattern)",
     ),
-    "label": (lambda: PER_CHANNEL.locate(3, (2, 3)), "label|0 to 2|(2, 3)|got 3"),
-    "label -1": (lambda: PER_CHANNEL.numbers(NUMBERS, -1), "label|0 to 2|got -1"),
+    "ndim text": (lambda: Reduction.of(nn.LayerNorm(4), "3"), "ndim|got '3'|x.ndim"),
+    "ndim shape": (lambda: Reduction.of(nn.GroupNorm(2, 4), (2, 4)), "ndim|got (2, 4)"),
+    "ndim 1 of any": (lambda: Reduction.of(nn.SyncBatchNorm(3), 1), "(N, C, …)|1 axis"),
+    "lazy": (lambda: Reduction.of(nn.LazyBatchNorm2d(), 4), "must have seen a batch"),
+    "size of sizes": (lambda: Reduction("n c -> c", c=NUMBERS), "positive int|c=array"),
+    "positions of an int": (lambda: PER_CHANNEL.labels((2, 3), at=(0, 1)), "at|got (0, 1)"),
+    "positions 1": (lambda: PER_CHANNEL.labels((2, 3), at=1), "at|got 1"),
+    "position 0.5": (lambda: PER_CHANNEL.labels((2, 3), at=([0.5], [1])), "at|got ([0.5], [1])"),
+    "index of text": (lambda: PER_CHANNEL.label_at("ab", (2, 3)), "at|[['a'], ['b']]"),
+    "normalize by 3": (lambda: normalize(torch.ones(2, 3), 3, 0), "reduction|got int"),
+    "normalize a list": (lambda: normalize([1.0], "n ->", 0), "x must be a torch tensor|got list"),
+    "weight of nothing": (lambda: normviz.weight_norm(None), "name|NoneType|none"),
+    "weight 3": (lambda: normviz.weight_norm(nn.Linear(2, 3), 3), "name|got 3|weight, bias"),
+    "dim 1.0": (lambda: normviz.weight_norm(nn.Linear(2, 3), dim=1.0), "dim|got 1.0 for 2 axes"),
+    "dim text": (lambda: normviz.weight_norm(nn.Linear(2, 3), dim="1"), "dim|got '1'"),
+    "groups of one channel": (lambda: normviz.GroupNorm(2, 1), "2 groups for 1 channels; 1 would"),
+    "label": (lambda: PER_CHANNEL.locate(3, (2, 3)), "label|below 3|(2, 3)|got 3"),
+    "label -1": (lambda: PER_CHANNEL.numbers(NUMBERS, -1), "label|0 or more|got -1"),
 }
 
 

@@ -122,7 +122,8 @@ def assert_true_to_torch(lab):
         weight, running = layer.weight, getattr(layer, "running_mean", None)
         if getattr(layer, "bias", None) is not None:
             assert f"weight and bias have shape {tuple(weight.shape)} ," in said
-        assert f"running_var {'none' if running is None else tuple(running.shape)} ." in said
+        kept = f"running_var {'none' if running is None else tuple(running.shape)} ."
+        assert (kept if plan.running else "no running statistics.") in said
 
 
 def test_the_lab_offers_each_layer_with_its_input_axes():
@@ -328,3 +329,11 @@ def test_an_error_on_the_way_is_not_drawn_over(monkeypatch):
         assert "RuntimeError: no such axes" in lab.picture.value
     lab.layer.value = "BatchNorm3d"
     assert_true_to_torch(lab)
+
+
+def test_a_lab_opens_on_any_number_of_groups():
+    for groups in range(1, 9):
+        lab = labs.shape_lab("GroupNorm", groups=groups)
+        assert lab.groups.value == groups
+        assert "Refused" not in lab.readout.value
+    assert "Refused" in labs.shape_lab("GroupNorm", groups=4, shape=(2, 6)).readout.value

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 from anywidget import AnyWidget
+from traitlets import TraitError
 
 from normviz.picture import Picture
 from normviz.refusals import RefusedInput
@@ -193,11 +194,17 @@ def opener(lab: type[Lab], name: str) -> Callable[..., Lab]:
 
     def open_lab(*args, **kwargs) -> Lab:
         setting = lab.Setting(*args, **kwargs)
-        opened = lab(setting)
+        try:
+            opened = lab(setting)
+        except TraitError as error:  # of a control, which says more than its name
+            raise ValueError(f"{error} Asked for was {setting}.") from None
         for field in fields(setting):  # a slider would go to its end instead
             asked, held = (getattr(one, field.name) for one in (setting, opened.read()))
             if asked != held:
-                raise ValueError(f"{field.name} goes as far as {held!r} here: got {asked!r}.")
+                raise ValueError(
+                    f"{field.name} must be what its control can hold: got {asked!r}, and it holds "
+                    f"{held!r}."
+                )
         return opened
 
     open_lab.__name__ = open_lab.__qualname__ = name

@@ -40,6 +40,8 @@ class ModesSetting:
 
     def __post_init__(self):
         check_choice("batch", self.batch, BATCHES)
+        for name in ("training", "track_running_stats"):
+            check_choice(name, getattr(self, name), (True, False))
 
 
 def view_modes(setting: ModesSetting) -> View:

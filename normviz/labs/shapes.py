@@ -17,13 +17,15 @@ from normviz.explanation import explain
 from normviz.labs.lab import Lab, View, buttons, check_choice, opener, rule, show_errors
 from normviz.layers import LAYERS
 from normviz.layers.weights import weight_norm
+from normviz.layout import as_shape
 from normviz.plans import Plan, plan_of
 from normviz.refusals import RefusedInput
 from normviz.slices import draw_slices
-from normviz.state import needed_by
+from normviz.state import RUNNING, needed_by
 from normviz.words import WORDS, number_of
 
 LONGEST = 8  # of an axis, so that no position of the sliders can fill the memory
+SHOWN = ("input", "normalized", "output")
 FIRST_SIZES = {"n": 3, "c": 3, "l": 3, "t": 4, "d": 2, "h": 2, "w": 2, "o": 3, "i": 3}
 CONVOLUTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -51,17 +53,24 @@ class ShapeSetting:
 
     def __post_init__(self):
         check_choice("layer", self.layer, LAYER_MAKERS)
-        axes = self.axes or axes_of(self.layer)[0]
-        check_choice("axes", axes, axes_of(self.layer))
-        sizes = FIRST_SIZES | {"c": 2 * self.groups if needs_groups(self.layer) else 3}
-        shape = self.shape or tuple(sizes[name] for name in axes.split())
+        plans = plans_of(self.layer)
+        axes = self.axes or next(iter(plans))
+        check_choice("axes", axes, plans)
+        check_choice("groups", self.groups, range(1, LONGEST + 1))
+        check_choice("normalized_shape", self.normalized_shape, range(1, len(axes.split())))
+        check_choice("show", self.show, SHOWN)
+        check_choice("by", self.by, plans[axes].shared)
+        sizes = dict(FIRST_SIZES)
+        if needs(self.layer, "num_groups"):
+            sizes["c"] = self.groups * (2 if 2 * self.groups <= LONGEST else 1)
+        shape = as_shape(self.shape or [sizes[name] for name in axes.split()])
         object.__setattr__(self, "axes", axes)
-        object.__setattr__(self, "shape", tuple(shape))
+        object.__setattr__(self, "shape", shape)
 
 
-def needs_groups(layer: str) -> bool:
-    """Whether a layer divides its channels."""
-    return "num_groups" in needed_by(LAYER_MAKERS[layer])
+def needs(layer: str, argument: str) -> bool:
+    """Whether a layer cannot be made without this argument."""
+    return argument in needed_by(LAYER_MAKERS[layer])
 
 
 def view_shape(setting: ShapeSetting) -> View:
@@ -109,17 +118,18 @@ def make_layer(name: str, axes: str, shape: tuple[int, ...], setting=None) -> nn
 
 
 @cache
-def axes_of(name: str) -> list[str]:
-    """The axes, two or more, that a layer takes, each as in ``"n c h w"``."""
-    found = []
+def plans_of(name: str) -> dict[str, Plan]:
+    """The axes, two or more, that a layer takes, each as in ``"n c h w"``, with its plan."""
+    found = {}
     for ndim in range(2, 6):
         shape = (2,) * ndim
         try:
             plan = plan_of(make_layer(name, "n c", shape), ndim)
-            found.append(" ".join(plan.reduction.name_axes(shape)))
+            found[" ".join(plan.reduction.name_axes(shape))] = plan
         except (ValueError, IndexError):
             continue
-    return sorted(found, key=lambda axes: axes.startswith("c"))  # a single sample comes last
+    # A single sample comes last.
+    return dict(sorted(found.items(), key=lambda item: item[0].startswith("c")))
 
 
 @torch.no_grad()
@@ -153,16 +163,17 @@ def _describe(layer, plan: Plan, shape) -> str:
     kinds = " and ".join(number_of(statistics, kind) for _, kind in plan.symbols)
     words = f"<p><b>{kinds}</b> {reduction}. Each pools "
     words += f"<b>{number_of(reduction.count(shape), 'number')}</b>"
-    for name, kept in plan.mixed:
-        words += f", mixed with those of the {name}" if kept != plan.statistic else ""
+    if others := [name for name, kept in plan.mixed if kept != plan.statistic]:
+        words += f", mixed with those of the {' and of the '.join(others)}"
     if plan.normalizes == "input":
         weights = [n for n in ("weight", "bias") if getattr(layer, n, None) is not None]
         have = f"{' and '.join(weights)} {'have' if len(weights) > 1 else 'has'} shape"
         shared = f"<b>{tuple(layer.weight.shape)}</b>" if weights else ""
         running = [name for name, _ in layer.named_buffers() if name.startswith("running")]
         kept = f"<b>{tuple(layer.get_buffer(running[0]).shape)}</b>" if running else "<b>none</b>"
-        named = " and ".join(running or ("running_mean", "running_var"))
-        words += f".<br>{f'{have} {shared}' if weights else 'no weight, no bias'}, {named} {kept}"
+        named = " and ".join(running or RUNNING)
+        words += f".<br>{f'{have} {shared}' if weights else 'no weight, no bias'}"
+        words += f", {named} {kept}" if plan.running else ", <b>no</b> running statistics"
     return f"{words}. <code>{escape(reduction.pattern)}</code></p>"
 
 
@@ -260,7 +271,7 @@ class ShapeLab(Lab):
         self.normalized_shape.style.description_width = "initial"
         self.groups = widgets.IntSlider(setting.groups, min=1, max=LONGEST, description="groups")
         self.shape = ShapeSliders()
-        self.show = buttons("numbers", ["input", "normalized", "output"], setting.show, width=100)
+        self.show = buttons("numbers", SHOWN, setting.show, width=100)
         self.by = buttons("colour by", ["statistic"], "statistic", width=100)
         super().__init__(
             [self.layer, self.axes, self.normalized_shape, self.groups],
@@ -281,17 +292,14 @@ class ShapeLab(Lab):
     @show_errors
     def _choose_layer(self, change=None):
         with self.settle():
-            choices = axes_of(self.layer.value)
-            self.axes.options = [(f"({', '.join(axes.upper().split())})", axes) for axes in choices]
+            plans = plans_of(self.layer.value)
+            self.axes.options = [(f"({', '.join(axes.upper().split())})", axes) for axes in plans]
             self.axes.index = 0
-            layer = make_layer(self.layer.value, "n c", (2,) * len(choices[0].split()))
-            plan = plan_of(layer, len(choices[0].split()))
-            mixed = [name for name, _ in plan.mixed]
-            self.by.options = ["statistic", *["weight"] * plan.scaled, *mixed]
+            self.by.options = plans[self.axes.value].shared
             self._choose_axes()
             channels, groups = self.shape.sliders["c"], self.groups
             self._shows(groups, "num_groups")
-            if change and needs_groups(self.layer.value) and channels.value % groups.value:
+            if change and needs(self.layer.value, "num_groups") and channels.value % groups.value:
                 groups.value = 2
                 channels.value = 4
 
@@ -308,8 +316,7 @@ class ShapeLab(Lab):
 
     def _shows(self, control: widgets.Widget, argument: str) -> None:
         """Whether the layer has this argument; its control is to be seen only then."""
-        needed = argument in needed_by(LAYER_MAKERS[self.layer.value])
-        control.layout.visibility = "visible" if needed else "hidden"
+        control.layout.visibility = "visible" if needs(self.layer.value, argument) else "hidden"
 
     def view(self) -> View:
         """The slices that the layer pools."""

@@ -7,6 +7,7 @@ libraries, such as timm, take (channels, groups).
 import torch
 
 from normviz.layers.norm import Norm
+from normviz.layout import divisors_of
 from normviz.plans import Plan, group
 from normviz.refusals import RefusedInput, positive_int
 
@@ -52,10 +53,9 @@ class GroupNorm(Norm):
         num_groups = positive_int("num_groups", num_groups)
         num_channels = positive_int("num_channels", num_channels)
         if num_channels % num_groups:
-            divisors = [str(g) for g in range(1, num_channels + 1) if num_channels % g == 0]
             raise RefusedInput(
                 f"num_groups must divide num_channels: got {num_groups} groups for {num_channels} "
-                f"channels; {' or '.join((', '.join(divisors[:-1]), divisors[-1]))} would do."
+                f"channels; {divisors_of(num_channels)} would do."
             )
         super().__init__(eps, (num_channels,), affine, bias, device, dtype)
         self.num_groups = num_groups

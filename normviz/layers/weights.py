@@ -44,16 +44,18 @@ def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0) ->
     >>> [*layer.parametrizations.weight.state_dict()]
     ['original0', 'original1']
     """
-    weight = getattr(module, name, None)
-    if not isinstance(weight, nn.Parameter):
+    own = module.named_parameters(recurse=False) if isinstance(module, nn.Module) else ()
+    names = [of_it for of_it, _ in own]
+    if name not in names:
         raise RefusedInput(
             f"name must be that of a parameter: got {name!r} of {type(module).__name__}, which has "
-            f"{', '.join(n for n, _ in module.named_parameters(recurse=False)) or 'none'}."
+            f"{', '.join(names) or 'none'}."
         )
-    if dim is not None and not -1 <= dim < weight.ndim:
+    axes = getattr(module, name).ndim
+    if dim is not None and not (hasattr(dim, "__index__") and -1 <= dim < axes):
         raise RefusedInput(
-            f"dim must be an axis of {name}, or -1 or None for all of it: got {dim} for "
-            f"{weight.ndim} axes."
+            f"dim must be an axis of {name}, or -1 or None for all of it: got {dim!r} for {axes} "
+            "axes."
         )
     parametrize.register_parametrization(module, name, _WeightNorm(dim), unsafe=True)
     old = {f"{name}_g": "original0", f"{name}_v": "original1"}
