@@ -211,6 +211,7 @@ def call_of(layer) -> str:
     values = [
         value if not isinstance(value, tuple) else [*value] if len(value) > 1 else value[0]
         for value in arguments_of(layer).values()
+        if not hasattr(value, "shape")
     ]
     kind = type(layer).__name__.removeprefix("Parametrized")
     return f"{kind}({', '.join(map(str, values))})"

@@ -54,7 +54,8 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
                 output = layer(x.detach().clone())
         except Exception as error:  # in the words of a kernel, perhaps
             check_input(layer, x)
-            raise RefusedInput(f"{call_of(layer)} does not take x: {error}") from error
+            reason = str(error).partition(". ")[0]
+            raise RefusedInput(f"{call_of(layer)} does not take x: {reason}") from error
         if not isinstance(output, torch.Tensor):
             raise RefusedInput(f"layer(x) must be a tensor: got {type(output).__name__}.")
         seen = {"x": x, "made": output} | seen

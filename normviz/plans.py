@@ -222,7 +222,7 @@ def _what_instead(layer) -> str:
             f"layer.get_submodule({inner!r}), and the numbers that reach that one"
         )
     if hasattr(layer, "forward"):
-        return f"{ours}: got {kind}"
+        return f"{ours}: got {kind}; if it is one, help(normviz.plan_of) shows how to say so"
     if hasattr(layer, "shape"):
         return f"{ours}: got {kind}; the layer comes first, then its input"
     if callable(layer):
@@ -249,7 +249,8 @@ def batch(*spaces: int, strict: bool = True) -> Method:
     """
 
     def plan(layer, ndim: int) -> Plan:
-        if spaces:
+        own_check = getattr(type(layer), "_check_input_dim", None)
+        if spaces and getattr(own_check, "__module__", "torch").startswith(("torch", "normviz")):
             axes = _axes_of(layer, ndim, [_channels_first(space + 2) for space in spaces])
         else:
             axes = _channels_and_any(layer, ndim)

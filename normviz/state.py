@@ -32,7 +32,8 @@ def epsilon_of(layer: nn.Module, dtype: torch.dtype) -> float:
     >>> epsilon_of(nn.RMSNorm(4), torch.bfloat16)  # not that of bfloat16, 0.0078
     1.1920928955078125e-07
     """
-    eps = getattr(layer, "eps", 0.0)
+    names = ("eps", "epsilon", "variance_epsilon")  # the last one in published RMSNorms
+    eps = next((getattr(layer, name) for name in names if hasattr(layer, name)), 0.0)
     return torch.finfo(torch.promote_types(dtype, torch.float32)).eps if eps is None else eps
 
 

@@ -829,3 +829,28 @@ def test_a_module_is_untouched_whatever_is_done_to_it():
         raise ZeroDivisionError
     assert same([*held_by(net)], before)
     assert torch.equal(torch.get_rng_state(), seed)
+
+
+def test_a_published_rms_norm_and_its_epsilon_are_explained():
+    class Published(nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(size))
+            self.variance_epsilon = 1e-3
+
+        def plan(self, ndim):
+            return Plan("n t c", statistic="n t", weight="c", centred=False)
+
+        def forward(self, x):
+            square = x.pow(2).mean(-1, keepdim=True)
+            return self.weight * x * torch.rsqrt(square + self.variance_epsilon)
+
+    assert "ε = 0.001" in repr(explain(Published(4), random(2, 3, 4) / 100))
+
+
+def test_whoever_checks_axes_in_their_own_way_takes_what_they_let_pass():
+    class AnyAxes(nn.BatchNorm2d):
+        def _check_input_dim(self, input):
+            pass
+
+    assert explain(AnyAxes(3), random(4, 3)).reduction == Reduction("n c -> c")
