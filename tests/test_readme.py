@@ -36,12 +36,14 @@ def test_the_picture_is_what_normviz_draws_today(tmp_path):
     assert today == (ROOT / "docs" / "slices.svg").read_text(encoding="utf-8")
 
 
-def test_the_five_lines_for_ones_own_layer_run():
-    (lines,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_lines_for_ones_own_layer_run():
+    lines, of_a_class = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names = {}
     exec(lines, names)
     explained = normviz.explain(names["layer"], names["x"])
     assert explained._repr_html_().count("<rect") > names["x"].numel()
+    exec(of_a_class, names)
+    assert str(normviz.plan_of(names["PerRow"](), 4).reduction) == "over c, w, one per n, h"
 
 
 def test_ci_runs_the_command_that_the_readme_gives():
