@@ -60,7 +60,7 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
             raise RefusedInput(f"layer(x) must be a tensor: got {type(output).__name__}.")
         seen = {"x": x, "made": output} | seen
         explained = _explain(layer, seen["x"], seen["made"], heard, before, output)
-    if not type(layer).forward.__module__.startswith("torch."):
+    if not str(getattr(type(layer).forward, "__module__", "")).startswith("torch."):
         _verify(explained)
     return explained
 
