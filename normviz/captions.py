@@ -11,7 +11,7 @@ from normviz.state import RUNNING, arguments_of
 from normviz.steps import Way, spell_mix
 from normviz.words import count_odd, count_slices, five_digits, name_slice
 
-MAX_ROWS = 12  # of the printed table
+MAX_ROWS, MAX_WIDTH = 12, 100  # of the printed table
 
 
 def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
@@ -29,7 +29,7 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
         "normalized": explained.normalized,
         "output": explained.output if plan.normalizes == "input" else explained.made,
     }
-    of_weight = {"input": "as it is stored", "normalized": "normalized", "output": "as it is used"}
+    of_weight = {"input": "as stored", "normalized": "normalized", "output": "as used"}
     if show not in [*shown]:
         raise ValueError(f"show must be {_either(shown)}: got {show!r}.")
     numbers = shown[show]
@@ -40,7 +40,8 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
         )
     if by == "weight":
         reduction, caption = plan.sharing.with_whole_axes(), captions.of_weight
-        what = f"one weight per {', '.join(reduction.kept) or 'layer'}"
+        sign = "g" if plan.summed else "weight"
+        what = f"one {sign} per {', '.join(reduction.kept) or 'layer'}"
         if explained.weight is None and explained.bias is None:
             what = "no weight"
     elif by in parts:
@@ -227,20 +228,30 @@ def table_of(explained) -> str:
     for label in labels:
         at = reduction.locate(label, shape)
         table.append([name_slice(reduction, label, shape), *(say(at) for say in columns.values())])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        row[0].ljust(widths[0])
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in table
-    ]
     if slices > MAX_ROWS:
-        lines.insert(-1, "…")
+        table.insert(-1, ["…"] + [""] * len(columns))
     head = (
         f"{title_of(explained)}, {what} of shape {shape}\n"
         f"{reduction.pattern}: {reduction}. {count_slices(reduction, shape)}.\n"
         f"{_rule_of(explained)}\n\n"
     )
-    return head + "\n".join(line.rstrip() for line in lines)
+    return head + _align(table)
+
+
+def _align(table: list[list[str]]) -> str:
+    """A table as text; what is too wide for a page goes on below."""
+    names, *columns = (
+        [cell.rjust(max(map(len, column))) for cell in column]
+        for column in zip(*table, strict=True)
+    )
+    blocks = [[]]
+    for column in columns:
+        if sum(len(other[0]) + 2 for other in [names, *blocks[-1], column]) > MAX_WIDTH:
+            blocks.append([])
+        blocks[-1].append(column)
+    names = [name.strip().ljust(len(name)) for name in names]
+    rows = (zip(names, *block, strict=True) for block in blocks)
+    return "\n\n".join("\n".join("  ".join(r).rstrip() for r in block) for block in rows)
 
 
 def _rule_of(explained) -> str:
@@ -260,10 +271,10 @@ def _rule_of(explained) -> str:
     formula = f"{above} / √({plan.symbols[-1][0]} + ε), {small}"
     if parts := explained.parts:
         shares = (
-            f"of the {kind}, {', '.join(f'{p.name} {five_digits(p.shares[i])}' for p in parts)}"
+            f"\n{kind}: {' + '.join(f'{five_digits(p.shares[i])} {p.name}' for p in parts)}"
             for i, kind in enumerate(kinds)
         )
-        return f"A mix of statistics normalizes it: {formula}.\nShares {'; '.join(shares)}."
+        return f"A mix of statistics normalizes it: {formula}.{''.join(shares)}"
     verb = "normalize" if len(kinds) > 1 else "normalizes"
     without = "" if plan.centred else ", and no mean is subtracted"
     sentence = {
@@ -299,4 +310,6 @@ def _columns(explained) -> dict[str, Callable[[dict[str, int]], str]]:
     columns |= {_name_of(part): pair(part) for part in explained.parts}
     if explained.stores_unbiased:
         columns["unbiased"] = number(explained.batch_var_unbiased)
+    if any(part.source == "running" for part in explained.parts):
+        return columns  # which have the running ones already
     return columns | {name: running(name) for name in RUNNING if name in (explained.before or {})}
