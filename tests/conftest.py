@@ -1,41 +1,48 @@
-"""Plots that are not seen; a real JupyterLab, and a browser that works the lessons in it."""
+"""What is tested when, and by whom; plots that are not seen; a real JupyterLab, and a browser."""
 
 import os
 from contextlib import ExitStack
-from functools import cache
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of torch, here and below: two workers keep two cores busy
 
 import pytest
 
 from normviz.picture import Picture
 from normviz.plots import Plot
 from tools import chromium as browsers
-from tools.jupyter import jupyterlab, leave, run_all_cells, visit
-from tools.notebooks import read
+from tools.jupyter import jupyterlab
 
 # What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Binder, make, speed.
-SLOW = {
-    "test_benchmarks",
-    "test_binder",
+# One worker takes a file as a whole, and those first that take longest.
+SLOW = [
     "test_browser",
+    "test_site",
     "test_classroom",
+    "test_benchmarks",
+    "test_notebooks",
+    "test_make",
+    "test_sheets",
+    "test_binder",
     "test_lab_speed",
     "test_layer_speed",
-    "test_make",
-    "test_notebooks",
     "test_picture_speed",
-    "test_sheets",
-    "test_site",
     "test_troubleshooting",
-}
+]
+
+
+def pytest_xdist_auto_num_workers(config):
+    """All tests are shared out; a part of them has ended before a worker has begun."""
+    part = config.option.keyword or config.args_source is pytest.Config.ArgsSource.ARGS
+    return 0 if part else min(os.cpu_count(), 4)
 
 
 def pytest_collection_modifyitems(items):
-    """Modules with a browser come last: from its start on, nothing else has an event loop here."""
+    """The slow ones have a mark, and come first."""
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker("slow")
-    last = {item.path for item in items if item.get_closest_marker("browser")}
-    items.sort(key=lambda item: item.path in last)
+    place = {stem: number for number, stem in enumerate(SLOW)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(SLOW)))
 
 
 @pytest.fixture
@@ -51,9 +58,9 @@ def server(tmp_path_factory):
         yield about
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The browser of all tests; whoever opens a page closes it."""
+    """A browser for the rest of a file, where nothing else may have an event loop."""
     with ExitStack() as until_the_end:
         try:
             browser = until_the_end.enter_context(browsers.chromium())
@@ -61,40 +68,3 @@ def chromium():
             # Where all tests have to run, that is no excuse.
             (pytest.fail if os.environ.get("CI") else pytest.skip)("needs chromium and playwright")
         yield browser
-
-
-@pytest.fixture(scope="module")
-def complaints():
-    """What the pages wrote to their error consoles."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def visit_lesson(chromium, server, complaints):
-    """Name → a new page with a copy of that lesson, its kernel ready, nothing run yet."""
-    with ExitStack() as pages:
-
-        def visit_lesson(name):
-            page = chromium.new_page(viewport={"width": 1400, "height": 900})
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on(
-                "console", lambda said: complaints.append(said.text) if said.type == "error" else 0
-            )
-            visit(page, server, read(name))
-            pages.callback(leave, page)
-            return page
-
-        yield visit_lesson
-
-
-@pytest.fixture(scope="module")
-def open_lesson(visit_lesson):
-    """Name → the page of that lesson, after Run All; always the same page."""
-
-    @cache
-    def open_lesson(name):
-        page = visit_lesson(name)
-        run_all_cells(page)
-        return page
-
-    return open_lesson

@@ -1,10 +1,11 @@
 """The lessons in a real JupyterLab, worked with a pointer and with a keyboard."""
 
 import re
+from contextlib import contextmanager
 
 import pytest
 
-from tools.jupyter import wait_for_all_cells
+from tools.jupyter import leave, run_all_cells, visit, wait_for_all_cells
 from tools.notebooks import LESSONS, read
 
 try:
@@ -16,7 +17,6 @@ else:
 
 pytestmark = pytest.mark.browser
 
-FIRST, SECOND, *_ = LESSONS
 INK = "svg.nv > text, .nv-plot text, .nv-line, .jp-OutputArea-output :is(p, b, label, button)"
 OPACITY = "groups => groups.map(group => Number(getComputedStyle(group).opacity))"
 SHOWN = "lines => lines.map(line => getComputedStyle(line).display != 'none')"
@@ -38,6 +38,12 @@ CONTRASTS = """texts => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def complaints():
+    """What the pages wrote to their error consoles."""
+    return []
+
+
 @pytest.fixture(autouse=True)
 def _nothing_in_the_error_console(complaints):
     yield
@@ -46,20 +52,39 @@ def _nothing_in_the_error_console(complaints):
     assert said == []
 
 
-@pytest.fixture(params=LESSONS)
-def page(request, open_lesson):
-    return open_lesson(request.param)
+@pytest.fixture(scope="module")
+def visited(chromium, server, complaints):
+    """Name → a page with a copy of that lesson, its kernel ready, nothing run yet."""
+
+    @contextmanager
+    def visited(name):
+        page = chromium.new_page(viewport={"width": 1400, "height": 900})
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else 0)
+        visit(page, server, read(name))
+        yield page
+        leave(page)
+
+    return visited
+
+
+@pytest.fixture(scope="module", params=LESSONS)
+def page(request, visited):
+    """A lesson after Run All. Whatever tests it comes one after the other, as each opens once."""
+    with visited(request.param) as page:
+        run_all_cells(page)
+        yield page
+
+
+def lesson(*numbers):
+    """A mark for what is tested in these lessons alone."""
+    return pytest.mark.parametrize("page", [LESSONS[number] for number in numbers], indirect=True)
 
 
 @pytest.fixture
-def lab(open_lesson):
-    """The explorer of the second lesson, just made."""
-    return open_lab(open_lesson(SECOND), "shape_lab()")
-
-
-def open_lab(page, call):
-    """The output of the cell with this call, just run again."""
-    cell = page.locator(".jp-CodeCell", has_text=call).first
+def lab(page):
+    """The explorer of a lesson, its cell just run again."""
+    cell = page.locator(".jp-CodeCell", has_text="_lab(").first
     prompt = cell.locator(".jp-InputArea-prompt")
     before = prompt.inner_text()
     cell.locator(".cm-content").press("Shift+Enter")
@@ -79,38 +104,34 @@ def lit(picture):
     return [nth for nth, opacity in enumerate(opacities) if opacity == 1]
 
 
-def spelled_out(picture):
+def assert_lit(picture, nth):
+    """One slice is lit, and its lines alone are shown."""
+    assert lit(picture) == [nth]
     lines = picture.locator(".nv-line")
-    return [
-        text for text, shown in zip(texts(lines), lines.evaluate_all(SHOWN), strict=True) if shown
-    ]
+    told = zip(texts(lines), lines.evaluate_all(SHOWN), strict=True)
+    expected = texts(picture.locator(".nv-slice").nth(nth).locator(".nv-line"))
+    assert [text for text, shown in told if shown] == expected
 
 
-def test_the_pointer_lights_up_one_slice_and_spells_it_out(page):
+def test_pointer_and_keyboard_light_up_one_slice_and_spell_it_out(page):
+    """In three pictures of each lesson; tests/test_site.py goes through all of them."""
     pictures = page.locator("svg.nv").all()
-    assert len(pictures) >= 2
-    for picture in pictures:
+    for picture in pictures[:2] + pictures[-1:]:
         page.mouse.move(0, 0)
         before, slices = lit(picture), picture.locator(".nv-slice")
-        for nth in {0, slices.count() - 1}:
-            slices.nth(nth).locator(".nv-cell:not(.nv-lit)").last.hover()
-            assert lit(picture) == [nth]
-            assert spelled_out(picture) == texts(slices.nth(nth).locator(".nv-line"))
+        last = slices.count() - 1
+        slices.last.locator(".nv-cell:not(.nv-lit)").last.hover()
+        assert_lit(picture, last)
         page.mouse.move(0, 0)
         assert lit(picture) == before
-
-
-def test_tab_reaches_every_slice_in_turn(page):
-    for picture in page.locator("svg.nv").all():
         picture.locator(".nv-title").first.click(force=True)  # as the first lesson tells
         page.mouse.move(0, 0)
-        slices = picture.locator(".nv-slice")
-        for nth in range(slices.count()):
+        for nth in range(min(last, 2) + 1):
             page.keyboard.press("Tab")
-            assert lit(picture) == [nth]
-            assert spelled_out(picture) == texts(slices.nth(nth).locator(".nv-line"))
+            assert_lit(picture, nth)
 
 
+@lesson(0)
 def test_a_click_keeps_a_slice_lit(page):
     picture = page.locator("svg.nv").first
     picture.locator(".nv-slice").last.locator(".nv-cell").last.click()
@@ -118,9 +139,10 @@ def test_a_click_keeps_a_slice_lit(page):
     assert lit(picture) == [picture.locator(".nv-slice").count() - 1]
 
 
+@lesson(1)
 def test_the_arrow_keys_move_each_slider_of_the_lab_and_its_picture(lab):
     shape = [3, 3, 2, 2]
-    sliders = lab.locator(".widget-slider").all()
+    sliders = lab.locator(".widget-slider:visible").all()
     assert len(sliders) == len(shape)
     for axis, slider in enumerate(sliders):
         slider.get_by_role("slider").press("ArrowRight")
@@ -133,6 +155,7 @@ def test_the_arrow_keys_move_each_slider_of_the_lab_and_its_picture(lab):
         expect(lab.locator("[data-index]")).to_have_count(n * c * h * w)
 
 
+@lesson(1)
 def test_each_list_and_button_of_the_lab_changes_the_picture(lab):
     title = lab.locator(".nv-title")
     for button, says in {
@@ -145,7 +168,7 @@ def test_each_list_and_button_of_the_lab_changes_the_picture(lab):
     for layer in ("BatchNorm3d", "BatchNorm1d", "LayerNorm"):
         lab.get_by_label("layer", exact=True).select_option(layer)
         expect(title).to_contain_text(f"{layer}(")
-    lab.get_by_label("input axes").select_option("(N, C, H, W)")
+    lab.get_by_label("axes", exact=True).select_option("(N, C, H, W)")
     expect(lab.locator("svg.nv")).to_contain_text("shape (3, 3, 2, 2)")
     lab.get_by_role("button", name="statistic").click()
     for pooled in ("w", "h, w", "c, h, w"):
@@ -153,6 +176,7 @@ def test_each_list_and_button_of_the_lab_changes_the_picture(lab):
         expect(title).to_contain_text(f"mean over {pooled}, one per")
 
 
+@lesson(1)
 def test_the_lab_shows_a_refusal_and_recovers_from_it(lab):
     lab.get_by_label("layer", exact=True).select_option("BatchNorm1d")
     samples = lab.get_by_role("slider").first
@@ -172,8 +196,8 @@ def assert_moves_the_readout(slider, key, lab):
     expect(readout(lab)).not_to_have_text(before, use_inner_text=True)
 
 
-def test_the_momentum_lab_answers_to_each_control(open_lesson):
-    lab = open_lab(open_lesson(LESSONS[3]), "momentum_lab(")
+@lesson(3)
+def test_the_momentum_lab_answers_to_each_control(lab):
     typed, sliders = lab.get_by_label("momentum", exact=True), lab.get_by_role("slider")
     expect(readout(lab)).to_contain_text("After 30 batches")
     expect(lab.locator("svg.nv-plot")).to_have_count(1)
@@ -194,8 +218,8 @@ def test_the_momentum_lab_answers_to_each_control(open_lesson):
     expect(readout(lab)).to_contain_text("In eval nothing moves")
 
 
-def test_the_bessel_lab_answers_to_each_control(open_lesson):
-    lab = open_lab(open_lesson(LESSONS[4]), "bessel_lab(")
+@lesson(4)
+def test_the_bessel_lab_answers_to_each_control(lab):
     sliders = lab.get_by_role("slider")
     before = lab.locator("svg.nv-plot").get_attribute("aria-label")
     sliders.nth(0).press("ArrowRight")
@@ -212,8 +236,8 @@ def test_the_bessel_lab_answers_to_each_control(open_lesson):
     expect(readout(lab)).to_contain_text("m = 2 numbers")
 
 
-def test_the_modes_lab_answers_to_each_control(open_lesson):
-    lab = open_lab(open_lesson(LESSONS[5]), "modes_lab(training=True")
+@lesson(5)
+def test_the_modes_lab_answers_to_each_control(lab):
     expect(readout(lab)).to_contain_text("of this batch")
     lab.get_by_role("button", name="eval").click()
     expect(readout(lab)).to_contain_text("the running ones")
@@ -226,8 +250,8 @@ def test_the_modes_lab_answers_to_each_control(open_lesson):
     expect(lab.locator("svg.nv")).to_have_count(2)
 
 
-def test_the_linearity_lab_answers_to_each_control(open_lesson):
-    lab = open_lab(open_lesson(LESSONS[6]), "linearity_lab(")
+@lesson(6)
+def test_the_linearity_lab_answers_to_each_control(lab):
     expect(readout(lab)).to_contain_text("Not linear")
     for slider in lab.get_by_role("slider").all():
         assert_moves_the_readout(slider, "End", lab)
@@ -242,15 +266,14 @@ def test_the_linearity_lab_answers_to_each_control(open_lesson):
     expect(readout(lab)).to_contain_text("Affine")
 
 
-@pytest.mark.parametrize("number", range(1, 7))
-def test_every_control_of_a_lab_has_a_name_and_a_slider_says_where_it_stands(number, open_lesson):
-    lab = open_lab(open_lesson(LESSONS[number]), "_lab(")
+@lesson(1, 2, 3, 4, 5, 6)
+def test_every_control_of_a_lab_has_a_name_and_a_slider_says_where_it_stands(lab):
     kinds = ("input", "select", "button", "[role=slider]", "[contenteditable]")
     controls = lab.locator(", ".join(f"{kind}:visible" for kind in kinds))
     assert controls.count() >= 2
     for control in controls.all():
         expect(control).to_have_accessible_name(re.compile(r"\S"))
-    for slider in lab.locator(".widget-slider").all():
+    for slider in lab.locator(".widget-slider:visible").all():
         handle, shown = slider.get_by_role("slider"), slider.locator(".widget-readout")
         expect(handle).to_have_accessible_name(slider.locator(".widget-label").inner_text())
         before = handle.get_attribute("aria-valuetext")
@@ -260,10 +283,11 @@ def test_every_control_of_a_lab_has_a_name_and_a_slider_says_where_it_stands(num
         assert handle.get_attribute("aria-valuetext") == shown.text_content()
 
 
-def test_an_answer_in_its_cell_is_right_or_not_yet(open_lesson):
-    page, question = open_lesson(SECOND), 'check("pattern_of_images"'
+@lesson(1)
+def test_an_answer_in_its_cell_is_right_or_not_yet(page):
+    question = 'check("pattern_of_images"'
     cell = page.locator(".jp-CodeCell", has_text=question)
-    cells = read(SECOND).cells
+    cells = read(LESSONS[1]).cells
     [source] = [cell.source for cell in cells if question in cell.source]
     expect(cell.locator(".jp-OutputArea-output")).to_contain_text("Not attempted yet.")
     for answer, verdict in {"n c h w -> n": "Not yet.", "n c h w -> c": "Right."}.items():
@@ -294,69 +318,65 @@ def tab_into(output):
             return
 
 
-def test_a_lesson_can_be_worked_from_the_keyboard_alone(visit_lesson):
-    cells, page = read(SECOND).cells, visit_lesson(SECOND)
-    for cell in cells[:-1]:  # its first cell has the focus
-        assert active(page) == cell.id
-        page.keyboard.press("Shift+Enter")
-    wait_for_all_cells(page)
-    output = page.locator(".jp-Cell.jp-mod-active .jp-OutputArea-output")
-
-    go_to(page, "table-picture")
-    for nth in range(output.locator(".nv-slice").count()):
-        tab_into(output)
-        assert lit(output) == [nth]
-
-    go_to(page, "lab")
-    for control in ("layer", "input axes"):
-        tab_into(output)
-        expect(output.get_by_label(control, exact=True)).to_be_focused()
-    tab_into(output)
-    expect(output.get_by_role("slider", name="n, samples")).to_be_focused()
-    page.keyboard.press("ArrowRight")
-    expect(output.locator("svg.nv")).to_contain_text("shape (4, 3, 2, 2)")
-
-    [exercise] = [cell for cell in cells if cell.id == "exercise-a"]
-    go_to(page, exercise.id)
-    page.keyboard.press("Enter")
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(exercise.source.replace("...", "'n c h w -> c'", 1))
-    page.keyboard.press("Control+Enter")
-    expect(output).to_contain_text("Right.")
+@lesson(1)
+def test_the_controls_of_a_lab_follow_each_other_from_the_keyboard(lab):
+    go_to(lab.page, "lab")
+    for control in ("layer", "axes"):
+        tab_into(lab)
+        expect(lab.get_by_label(control, exact=True)).to_be_focused()
+    tab_into(lab)
+    expect(lab.get_by_role("slider", name="n, samples")).to_be_focused()
+    lab.page.keyboard.press("ArrowRight")
+    expect(lab.locator("svg.nv")).to_contain_text("shape (4, 3, 2, 2)")
 
 
+@lesson(1, 3)  # with slices, cubes and plots
 def test_a_screen_reader_hears_what_each_slice_is_and_how_it_came_about(page):
-    """What Chromium tells assistive technology, not what stands in the source."""
+    """What Chromium tells assistive technology, except for a lab, which may just be moving."""
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
     told = {
         (node["name"]["value"], node.get("description", {}).get("value", ""))
         for node in tree
         if not node["ignored"] and node["role"]["value"] in ("image", "img")
     }
-    for slices in page.locator("svg.nv .nv-slice").all():
+    for slices in page.locator("svg.nv:not(.jupyter-widgets *) .nv-slice").all():
         name, lines = slices.get_attribute("aria-label"), texts(slices.locator(".nv-line"))
         assert re.search(r", \d[\d,]* numbers?: [a-z]+ [−\d.]+|: one mean over \d", name)
         assert (name, "; ".join(lines)) in told
-    for plot in page.locator("svg.nv-plot").all():
+    for plot in page.locator("svg.nv-plot:not(.jupyter-widgets *)").all():
         assert plot.get_attribute("aria-label") in {name for name, _ in told}
 
 
-def test_a_picture_stands_still(page):
-    """Nothing in it moves by itself, so there is nothing to reduce."""
-    moving = (
-        "nodes => nodes.filter(node => { const style = getComputedStyle(node); return"
-        " style.animationName != 'none' || parseFloat(style.transitionDuration) > 0 }).length"
-    )
-    parts = page.locator("svg:is(.nv, .nv-plot), svg:is(.nv, .nv-plot) *")
-    assert parts.count() > 50
-    assert parts.evaluate_all(moving) == 0
-
-
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_all_text_is_readable_in_either_theme(theme, page):
-    change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
-    page.evaluate(change, f"JupyterLab {theme}")
-    expect(page.locator("body")).to_have_attribute("data-jp-theme-name", f"JupyterLab {theme}")
-    ink = page.locator(INK)
+def test_all_text_is_readable_in_either_theme(page):
+    """In the theme that the last lesson left, and in the other: JupyterLab bears one change."""
+    ink, body = page.locator(INK), page.locator("body")
     assert ink.count() > 20
     assert min(ink.evaluate_all(CONTRASTS)) >= 4.5
+    light = body.get_attribute("data-jp-theme-light") == "true"
+    theme = "JupyterLab Dark" if light else "JupyterLab Light"
+    page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    expect(body).to_have_attribute("data-jp-theme-name", theme)
+    assert min(ink.evaluate_all(CONTRASTS)) >= 4.5
+
+
+def test_a_lesson_can_be_worked_from_the_keyboard_alone(visited):
+    cells = read(LESSONS[0]).cells
+    with visited(LESSONS[0]) as page:
+        for cell in cells[:-1]:  # its first cell has the focus
+            assert active(page) == cell.id
+            page.keyboard.press("Shift+Enter")
+        wait_for_all_cells(page)
+        output = page.locator(".jp-Cell.jp-mod-active .jp-OutputArea-output")
+
+        go_to(page, "first-picture")
+        for nth in range(output.locator(".nv-slice").count()):
+            tab_into(output)
+            assert_lit(output, nth)
+
+        go_to(page, "first-guess")
+        [exercise] = [cell for cell in cells if cell.id == "first-guess"]
+        page.keyboard.press("Enter")
+        page.keyboard.press("Control+a")
+        page.keyboard.insert_text(exercise.source.replace("...", "3", 1))
+        page.keyboard.press("Control+Enter")
+        expect(output).to_contain_text("Right.")
