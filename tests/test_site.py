@@ -1,19 +1,24 @@
-"""The static site: whole, at home on a plain file server, readable, and open to everyone."""
+"""The lessons run without a complaint; the site of them is whole, at home on a plain file server,
+readable, and open to everyone."""
 
-import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_notebook
 
 from normviz.labs.lab import WITHOUT_KERNEL
+from tools.notebooks import LESSONS, WINDOWS, read, run
 
 try:
     from axe_playwright_python.sync_playwright import Axe
@@ -22,28 +27,166 @@ except ImportError:  # then the browser's fixture skips every test here that nee
     Axe = expect = None
 
 ROOT = Path(__file__).parents[1]
-LESSONS = [f"notebooks/{path.stem}.html" for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+LESSON_PAGES = [f"notebooks/{name.replace('.ipynb', '.html')}" for name in LESSONS]
 TEACHING = [f"docs/teaching/{path.stem}.html" for path in sorted(ROOT.glob("docs/teaching/*.md"))]
-PAGES = ["index.html", *LESSONS, *TEACHING, "docs/troubleshooting.html"]
-every_page = pytest.mark.parametrize("name", PAGES)
+PAGES = ["index.html", *LESSON_PAGES, *TEACHING, "docs/troubleshooting.html"]
 every_lesson = pytest.mark.parametrize("name", LESSONS)
+every_page = pytest.mark.parametrize("name", PAGES)
+every_lesson_page = pytest.mark.parametrize("name", LESSON_PAGES)
+
+
+# From top to bottom
+
+
+@cache
+def run_lesson(name):
+    return run(*read(name).cells)
+
+
+def complaints(ran):
+    """All that went wrong in a notebook that was run, also where ipywidgets swallowed it."""
+    if ran.log and not WINDOWS:
+        yield f"the kernel's log: {ran.log}"
+    for cell in code_cells(ran.notebook):
+        for output in cell.outputs:
+            if is_mishap(output):
+                yield f"{cell.source}: {output}"
+    for widget in (
+        ran.notebook.metadata.get("widgets", {}).get(WIDGETS, {"state": {}})["state"].values()
+    ):
+        for value in everything_in(widget["state"]):
+            if is_mishap(value):
+                yield f"{widget['model_name']}: {value}"
+
+
+def is_mishap(value):
+    """Whether an output, or a string in a widget's state, is an error, a warning or a refusal."""
+    if isinstance(value, dict):
+        return value.get("output_type") == "error" or value.get("name") == "stderr"
+    signs = ("Traceback (most recent call last)", 'role="alert"')
+    return isinstance(value, str) and any(sign in value for sign in signs)
+
+
+def everything_in(value):
+    yield value
+    if isinstance(value, dict):
+        value = value.values()
+    if not isinstance(value, str) and hasattr(value, "__iter__"):
+        yield from chain.from_iterable(map(everything_in, value))
+
+
+@every_lesson
+def test_run_all_meets_no_error_no_warning_and_no_refusal(name):
+    ran = run_lesson(name)
+    assert list(complaints(ran)) == []
+    assert all(cell.execution_count for cell in code_cells(ran.notebook))
+
+
+@every_lesson
+def test_a_lesson_fits_a_small_machine(name):
+    assert run_lesson(name).megabytes < 450
+    assert run_lesson(name).processor < 15
+
+
+MISHAPS = {  # with "mishap" wherever a name is not defined or a text is told
+    "an error": "mishap",
+    "a print to stderr": "import sys; print('mishap', file=sys.stderr)",
+    "a warning": "import warnings; warnings.warn('mishap')",
+    "a library below Python": "import os; os.write(2, b'mishap')",
+    "interact": "widgets.interact(lambda n: mishap, n=(0, 0));",
+    "an output": "out = widgets.Output()\nwith out:\n    mishap\nout",
+    "an output that is not shown": "with widgets.Output():\n    mishap",
+    "an output in a box": "out = widgets.Output()\ndisplay(widgets.VBox([out]))\n"
+    "with out:\n    mishap",
+    "a warning in an output": "with widgets.Output():\n    warnings.warn('mishap')",
+    "a callback": "slider, out = widgets.IntSlider(), widgets.Output()\n"
+    "slider.observe(out.capture()(lambda change: mishap), 'value')\nslider.value = 1",
+    "an error shown by a lab": "try:\n    mishap\nexcept NameError:\n"
+    "    import traceback\n    box = widgets.HTML(traceback.format_exc())",
+    "a refusal of a lab": "box = widgets.HTML('<p role=\"alert\">mishap</p>')",
+}
+IMPORTS = "import ipywidgets as widgets\nfrom IPython.display import display"
+
+
+def test_no_mishap_stays_hidden_and_a_widget_without_one_is_no_reason_to_complain():
+    numbered = [
+        source.replace("mishap", f"mishap_{i}.") for i, source in enumerate(MISHAPS.values())
+    ]
+    fine = "widgets.interact(lambda n: display('fine'), n=(1, 3));"
+    ran = run(*map(new_code_cell, [IMPORTS, fine, *numbered]), patience=10)
+    found = [*complaints(ran)]
+    assert "fine" in str(ran.notebook.metadata.widgets[WIDGETS])
+    assert [name for i, name in enumerate(MISHAPS) if f"mishap_{i}." not in str(found)] == []
+    assert "fine" not in str(found)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", LESSONS[1:])
+def test_a_lab_is_followed_by_a_picture_that_needs_no_kernel(name):
+    cells = code_cells(run_lesson(name).notebook)
+    (lab,) = (
+        i for i, cell in enumerate(cells) if re.search(r"labs\.\w+_lab\([^)]*\)$", cell.source)
+    )
+    shown = [set(cell.outputs[-1].data) for cell in cells[lab : lab + 2]]
+    assert "application/vnd.jupyter.widget-view+json" in shown[0] - shown[1]
+    assert "<svg" in cells[lab + 1].outputs[-1].data["text/html"]
+
+
+@pytest.mark.parametrize("name", LESSONS[1:])
+def test_the_teaching_plan_has_a_question_before_each_picture_and_the_lab(name):
+    cells = code_cells(run_lesson(name).notebook)
+    seen = re.compile("<svg|widget-view")
+    shown = [cell.id for cell in cells if any(seen.search(str(o)) for o in cell.outputs)]
+    plan = (ROOT / "docs/teaching" / name).with_suffix(".md").read_text(encoding="utf-8")
+    table = plan.partition("## Before each picture\n")[2].partition("\n## ")[0]
+    rows = [row.strip("|").split(" | ") for row in table.splitlines() if "#cell-id=" in row]
+    assert [re.search(r"#cell-id=([\w-]+)\)", row[0])[1] for row in rows] == shown
+    for row in rows:  # the picture, the question, what will be said, why, and the answer
+        assert len(row) == 5
+        assert all(map(str.strip, row))
+
+
+# The pages
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of the site, written as `make site` does; a warning is an error."""
-    folder = tmp_path_factory.mktemp("site")
-    subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-c", "docs", ".", folder],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=True,
+    """The folder of the site, of lessons that were run already; a warning is an error."""
+    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("site")
+    shutil.copytree(
+        ROOT, sources, ignore=shutil.ignore_patterns(".*", "_build"), dirs_exist_ok=True
     )
+    for name in LESSONS:
+        lesson = read(name)
+        lesson.cells = run_lesson(name).notebook.cells
+        nbformat.write(lesson, sources / "notebooks" / name)
+    build("-D", "nb_execution_mode=off", "-W", "--keep-going", sources, folder).check_returncode()
     return folder
 
 
+def build(*arguments):
+    command = [sys.executable, "-m", "sphinx", "-q", "-c", ROOT / "docs", *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8")
+
+
+def test_make_site_runs_a_lesson_and_stops_at_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # Sphinx leaves a log of the error
+    (tmp_path / "README.md").write_text("# Home\n\n[01 One](notebooks/one.ipynb)\n")
+    (tmp_path / "notebooks").mkdir()
+    cells = [nbformat.v4.new_markdown_cell("# One"), new_code_cell("1 / 0")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks/one.ipynb")
+    built = build(tmp_path, tmp_path / "html")
+    assert built.returncode
+    assert "ExecutionError" in built.stderr
+
+
 @pytest.fixture(scope="module")
-def read(site):
+def look(site):
+    """Name → that page, to be searched."""
     return cache(
         lambda name: BeautifulSoup((site / name).read_text(encoding="utf-8"), "html.parser")
     )
@@ -55,9 +198,13 @@ def test_the_site_opens_with_the_readme(site):
     )
 
 
-def test_every_page_can_be_reached_from_the_first(site, read):
-    links = read("index.html").select(".sidebar-tree a[href]")
-    assert {link["href"] for link in links} >= {*LESSONS, *TEACHING, "docs/troubleshooting.html"}
+def test_every_page_can_be_reached_from_the_first(site, look):
+    links = look("index.html").select(".sidebar-tree a[href]")
+    assert {link["href"] for link in links} >= {
+        *LESSON_PAGES,
+        *TEACHING,
+        "docs/troubleshooting.html",
+    }
 
 
 def targets_on(page):
@@ -66,20 +213,20 @@ def targets_on(page):
 
 
 @every_page
-def test_every_link_leads_to_a_page_and_to_a_place_on_it(name, site, read):
-    inner = [urlsplit(target) for target in targets_on(read(name)) if "://" not in target]
+def test_every_link_leads_to_a_page_and_to_a_place_on_it(name, site, look):
+    inner = [urlsplit(target) for target in targets_on(look(name)) if "://" not in target]
     assert len(inner) > 20
     for target in inner:
         path = (site / name).parent / unquote(target.path) if target.path else site / name
         assert path.is_file(), target
         if target.fragment and path.suffix == ".html":
-            page = read(path.resolve().relative_to(site).as_posix())
+            page = look(path.resolve().relative_to(site).as_posix())
             assert page.find(id=unquote(target.fragment)), target
 
 
 @every_page
-def test_nothing_comes_from_elsewhere(name, read):
-    page = read(name)
+def test_nothing_comes_from_elsewhere(name, look):
+    page = look(name)
     loaded = page.select("script[src], link[rel=stylesheet], link[rel*=icon], img, iframe, source")
     addresses = [node.get("src") or node["href"] for node in loaded]
     assert addresses
@@ -94,24 +241,24 @@ def test_no_style_loads_anything_from_elsewhere(site):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", text), style
 
 
-@every_lesson
-def test_every_lesson_was_run_and_shows_its_pictures(name, read):
-    page = read(name)
+@every_lesson_page
+def test_every_lesson_was_run_and_shows_its_pictures(name, look):
+    page = look(name)
     assert len(page.select("svg.nv, svg.nv-plot")) >= 2
     assert len(page.select(".cell_output")) > 5
     assert not page.select(".traceback, .output.stderr")
 
 
-@every_lesson
-def test_a_lesson_can_be_launched_from_its_page(name, read):
-    [live] = read(name).find_all("a", string=re.compile("live, on Binder"))
-    [badge] = read("index.html").select(f'a[href$="{name.replace(".html", ".ipynb")}"] img')[-1:]
+@every_lesson_page
+def test_a_lesson_can_be_launched_from_its_page(name, look):
+    [live] = look(name).find_all("a", string=re.compile("live, on Binder"))
+    [badge] = look("index.html").select(f'a[href$="{name.replace(".html", ".ipynb")}"] img')[-1:]
     assert live["href"] == badge.parent["href"]  # tests/test_links.py knows what is right
 
 
-@pytest.mark.parametrize("name", LESSONS[1:])
-def test_a_lab_is_a_line_that_tells_how_to_run_it_above_a_still_picture(name, read):
-    page = read(name)
+@pytest.mark.parametrize("name", LESSON_PAGES[1:])
+def test_a_lab_is_a_line_that_tells_how_to_run_it_above_a_still_picture(name, look):
+    page = look(name)
     line = BeautifulSoup(WITHOUT_KERNEL, "html.parser").text
     [lab] = [node for node in page.find_all("p") if node.text == line]
     assert lab.find_next(class_="cell_output").select("svg.nv, svg.nv-plot")
@@ -135,42 +282,51 @@ def address(site):
         server.shutdown()
 
 
-@pytest.fixture
-def visit(chromium, address):
-    """Name → that page, opened where no other server can be reached; asking one is a failure."""
-    asked, contexts = [], []
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, chromium, address):
+    """A page of the site, opened where no other server can be reached; to ask one is a failure."""
+    asked = []
 
-    def visit(name, **options):
-        context = chromium.new_context(reduced_motion="reduce", **options)
-        contexts.append(context)
+    def answer(route):
+        asked.append(route.request.url)
+        route.continue_() if asked[-1].startswith(address) else route.abort()
 
-        def answer(route):
-            asked.append(route.request.url)
-            route.continue_() if asked[-1].startswith(address) else route.abort()
-
+    with chromium.new_context(reduced_motion="reduce") as context:
         context.route("**/*", answer)
         page = context.new_page()
         page.on("pageerror", lambda error: asked.append(f"error: {error}"))
-        page.goto(f"{address}/{name}")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
+        page.goto(f"{address}/{request.param}")
+        yield page
     assert asked
     assert not [url for url in asked if not url.startswith(address)]
 
 
+def turn(page, theme="light", motion="reduce", width=1200):
+    """Look at a page in another way, and wait until it has heard of it."""
+    page.emulate_media(color_scheme=theme, reduced_motion=motion)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def violations(page, *rules):
+    """What axe says against a page: all of it, or what breaks these rules."""
+    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    found = Axe().run(page, options=options).response["violations"]
+    return {
+        rule["id"]: (rule["impact"], [n["html"][:200] for n in rule["nodes"]]) for rule in found
+    }
+
+
 @pytest.mark.browser
-@every_page
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious(name, theme, visit):
-    page = visit(name, color_scheme=theme)
-    found = Axe().run(page).response["violations"]
-    serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
-    assert {
-        rule["id"]: [node["html"][:200] for node in rule["nodes"][:3]] for rule in serious
-    } == {}
+def test_axe_finds_nothing_serious_and_enough_contrast_in_either_theme(page):
+    turn(page)
+    found = violations(page)
+    assert not {rule for rule in found if found[rule][0] in ("serious", "critical")}, found
+    paper = "() => getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(paper)
+    turn(page, theme="dark")
+    assert page.evaluate(paper) != light
+    assert violations(page, "color-contrast") == {}
 
 
 # What stands in these can be scrolled sideways; all else has to fit.
@@ -181,13 +337,11 @@ SMALLEST = "texts => Math.min(...texts.map(text => parseFloat(getComputedStyle(t
 
 
 @pytest.mark.browser
-@every_page
-def test_a_page_fits_a_phone(name, visit):
-    page = visit(name, viewport={"width": 360, "height": 740})
+def test_a_page_fits_a_phone(page):
+    turn(page, width=360)
     assert page.locator("article *").evaluate_all(OVERHANGING) == []
     assert page.locator("article p").evaluate_all(SMALLEST) >= 14
-    only = {"runOnly": ["scrollable-region-focusable"]}  # from the keyboard, too
-    assert Axe().run(page, options=only).response["violations"] == []
+    assert violations(page, "scrollable-region-focusable") == {}  # from the keyboard, too
 
 
 MOVING = """nodes => nodes.map(node => getComputedStyle(node)).filter(style =>
@@ -196,18 +350,21 @@ MOVING = """nodes => nodes.map(node => getComputedStyle(node)).filter(style =>
 
 
 @pytest.mark.browser
-@every_page
-def test_nothing_moves_for_a_reader_who_asked_for_less_motion(name, visit):
-    assert visit(name).locator("html, html *").evaluate_all(MOVING) == 0
+def test_nothing_moves_for_a_reader_who_asked_for_less_motion_and_no_picture_for_anyone(page):
+    turn(page)
+    assert page.locator("html, html *").evaluate_all(MOVING) == 0
+    turn(page, motion="no-preference")
+    assert page.locator("svg:is(.nv, .nv-plot) *").evaluate_all(MOVING) == 0
+    assert page.locator("html, html *").evaluate_all(MOVING) > 0
 
 
 LIT = "groups => groups.flatMap((g, i) => getComputedStyle(g).opacity == 1 ? [i] : [])"
 
 
 @pytest.mark.browser
-@every_lesson
-def test_pictures_answer_to_pointer_and_keyboard(name, visit):
-    page = visit(name, viewport={"width": 1200, "height": 900})
+@pytest.mark.parametrize("page", LESSON_PAGES, indirect=True)
+def test_pictures_answer_to_pointer_and_keyboard(page):
+    turn(page)
     several = page.locator("svg.nv:has(.nv-slice ~ .nv-slice)").all()
     assert len(several) >= 2
     for picture in several:

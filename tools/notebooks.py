@@ -48,8 +48,14 @@ def read(name: str) -> NotebookNode:
     return nbformat.read(FOLDER / name, as_version=4)
 
 
-def run(*cells: NotebookNode) -> Run:
-    """Run All, from a fresh kernel with one thread, as on a small machine; errors do not end it."""
+def run(*cells: NotebookNode, patience: int = 120) -> Run:
+    """Run All, from a fresh kernel with one thread, as on a small machine; errors do not end it.
+
+    Args:
+        cells: Of a notebook.
+        patience: Seconds that a cell may take. Beside an Output, nbclient may miss the end of a
+            cell: then it takes all of them.
+    """
     notebook = new_notebook(cells=[*cells, new_code_cell(COST)])
     noted = []
 
@@ -62,7 +68,7 @@ def run(*cells: NotebookNode) -> Run:
         log = Path(folder, "log")
         client = NotebookClient(
             notebook,
-            timeout=120,
+            timeout=patience,
             allow_errors=True,  # so that all of them are found
             store_widget_state=True,
             resources={"metadata": {"path": str(FOLDER)}},
