@@ -19,7 +19,6 @@ SLOW = [
     "test_site",
     "test_classroom",
     "test_benchmarks",
-    "test_notebooks",
     "test_make",
     "test_sheets",
     "test_binder",

@@ -159,11 +159,10 @@ def test_a_vector_keeps_all_its_digits(x1):
     assert [float(part) for part in typed.split(",")] == [*x1]
 
 
-@every_mode
 @pytest.mark.parametrize(("text", "rule"), ODD_TEXTS.items())
 @pytest.mark.parametrize("name", ["x1", "x2"])
-def test_odd_text_shows_the_rule_and_the_lab_goes_on(name, text, rule, training):
-    lab = labs.linearity_lab(training=training)
+def test_odd_text_shows_the_rule_and_the_lab_goes_on(name, text, rule):
+    lab = labs.linearity_lab()
     first, shown = getattr(lab, name).value, (lab.readout.value, lab.picture.value)
     getattr(lab, name).value = text
     assert_alarmed(lab, rule)
