@@ -109,7 +109,7 @@ class _Axes(Axes):
             self.tick_params(**{side: shown, f"label{side}": shown})
         self.tick_params(direction="out", length=3.5, width=0.8, pad=3.5, color=INK)
         grid = {"color": INK, "alpha": 0.2, "linewidth": 0.8, "linestyle": "-"}
-        self.grid(visible=True, **grid, solid_capstyle="butt", solid_joinstyle="round")
+        self.grid(**grid, solid_capstyle="butt", solid_joinstyle="round")
         for axis in (self.xaxis, self.yaxis):  # few ticks are drawn fast and read easily
             axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
             axis.set_major_formatter(_Formatter())

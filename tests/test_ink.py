@@ -24,7 +24,7 @@ PAGE = "currentColor"  # the ink of the page
 def drawn(plot, seed):
     """Lines or a histogram, and bars beside them: for each seed others."""
     rng = np.random.default_rng(seed)
-    series = {name: rng.normal(size=9 + 200 * seed) * 1000.0**seed for name in "abc"}
+    series = {name: rng.normal(5000, size=9 + 200 * seed) * 1000.0**seed for name in "abc"}
     labels = [f"{seed}.{i}" for i in range(4 + seed)]
     with plot.anew() as [left, right]:
         if seed == 2:
@@ -113,15 +113,18 @@ SETTINGS["TeX"] = {"text.usetex": True, "text.parse_math": True, "svg.fonttype":
 SETTINGS["sketch"] = {"path.sketch": (1, 100, 2), "path.effects": [withStroke(linewidth=4)]}
 SETTINGS["cycle"] = {"axes.prop_cycle": cycler(marker=["x"], linestyle=[":"], alpha=[0.5])}
 OTHERS = """
-axes.titlelocation:right axes.titley:0.5 xaxis.labellocation:left axes.xmargin:0.3 axes.grid.axis:y
-axes.unicode_minus:False axes.formatter.limits:-1,1 axes.formatter.offset_threshold:1
-figure.constrained_layout.use:True figure.subplot.top:0.6 path.simplify:False
+axes.titlelocation:right axes.titley:0.5 axes.titlepad:20 axes.xmargin:0.3 axes.grid.axis:y
+xaxis.labellocation:left yaxis.labellocation:top axes.unicode_minus:False
+axes.formatter.limits:-1,1 axes.formatter.offset_threshold:1 axes.formatter.use_mathtext:True
+figure.constrained_layout.use:True figure.subplot.top:0.6 figure.subplot.wspace:0.9
 hatch.color:red hatch.linewidth:5 patch.force_edgecolor:True patch.linewidth:5
 legend.loc:center legend.numpoints:3 legend.shadow:True legend.columnspacing:9
-lines.dashed_pattern:9,9 lines.scale_dashes:False lines.solid_capstyle:round
+lines.dashed_pattern:9,9 lines.scale_dashes:False lines.dash_capstyle:round
+lines.solid_capstyle:round lines.dash_joinstyle:bevel lines.solid_joinstyle:bevel
 lines.markerfacecolor:red lines.markeredgewidth:5 markers.fillstyle:none
-xtick.alignment:left xtick.minor.visible:True ytick.alignment:top ytick.right:True
-grid.alpha:1 grid.linewidth:9 svg.hashsalt:mine svg.id:mine
+xtick.alignment:left xtick.direction:in xtick.minor.visible:True
+ytick.alignment:top ytick.direction:in ytick.right:True
+grid.alpha:1 grid.linewidth:9 path.simplify:False svg.hashsalt:mine svg.id:mine
 """
 SETTINGS["others"] = dict(pair.split(":") for pair in OTHERS.split())
 

@@ -155,7 +155,9 @@ def test_labels_do_not_run_into_each_other(count, label, columns):
 def test_a_name_beside_the_axes_is_on_the_page_and_clear_of_the_ticks(values):
     page = page_of(draw_bars(values, y="weight"))
     below_its_baseline, height, letter = 3, 9, 0.64 * 11  # in points; of a digit
-    name = texts_in(page)["weight"][0]
+    (label,) = (text for text in page.iter(f"{SVG}text") if text.text == "weight")
+    assert label.get("transform") == f"rotate(-90 {label.get('x')} {label.get('y')})"
+    name = float(label.get("x"))
     ends = page.findall(f".//{SVG}text[@text-anchor='end']")
     assert len(ends) >= 3
     assert name > height
