@@ -49,9 +49,9 @@ def as_array(x) -> np.ndarray:
     Raises:
         ValueError: if it holds no real numbers to draw.
     """
+    refuse_mask(x)
     if hasattr(x, "detach"):  # a tensor
         x = _array_of(x.detach())
-    refuse_mask(x)
     x = np.asarray(x)
     if x.dtype.kind not in "biuf":
         raise ValueError(f"x must hold real numbers to be drawn: got dtype {x.dtype}.")

@@ -4,63 +4,27 @@ A plot has no paper, and its ink is that of the page around it, so it can be rea
 a dark theme. Series differ in dash or hatch, not in colour alone.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from math import ceil
 
 import numpy as np
-from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
 
-from normviz.picture import Picture
-from normviz.svg import clean
+from normviz.ink import INK, LEGEND, LETTER, as_svg, blank_figure, line_style
+from normviz.picture import Picture, as_array
+from normviz.reduction import refuse_mask
 from normviz.words import five_digits
 
 # Okabe and Ito's colours, as far as they can be told from white paper and from black; the last one
 # is a little darker than theirs.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c0699b")
 GREY = "#777777"
-DASHES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))
+DASHES = ((), (3.7, 1.6), (6.4, 1.6, 1, 1.6), (6, 1, 1, 1, 1, 1))  # in widths of the line
+DOTTED = (1, 1.65)
 HATCHES = ("", "//", "..", "xx")
-INK = "#010203"  # a colour that nothing else has: the page's own ink takes its place
-LOOK = {
-    # What a reader has set for other plots stays out of these.
-    **{name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")},
-    "axes.edgecolor": INK,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "axes.titley": 1.02,  # a place of its own need not be searched for
-    "figure.dpi": 72,  # as in an SVG, so that nothing has to be measured anew to write one
-    "figure.facecolor": "none",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],  # stands in every text
-    "font.size": 11,
-    "grid.alpha": 0.2,
-    "grid.color": INK,
-    "hatch.color": INK,
-    "hatch.linewidth": 0.5,
-    "legend.frameon": False,
-    "lines.linewidth": 2.5,
-    "svg.fonttype": "none",  # letters stay letters: small, sharp, and selectable
-    "svg.hashsalt": "normviz",  # the same state gives the same bytes
-    "text.color": INK,
-    "text.parse_math": False,  # a dollar is a dollar
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-INCH = 96  # pixels of a page
-LETTER, SPACE = 6.75, 6  # points: the width of a letter, and between two labels
-BELOW, BESIDE = 22, 43  # points from the axes to their labels, which leaves room for the ticks
+SPACE = 6  # points between two labels
+MOST_BARS = 2000  # of more, none could be seen
 
 
 class Plot:
@@ -79,20 +43,9 @@ class Plot:
     """
 
     def __init__(self, columns: int = 1, *, width: int = 760, height: int = 320):
-        with rc_context(LOOK):
-            inches = width / INCH, height / INCH
-            self.figure = Figure(figsize=inches)
-            self.axes: list[Axes] = [*self.figure.subplots(1, columns, squeeze=False)[0]]
-            for axes in self.axes:
-                axes.locator_params(nbins=5)  # few ticks are drawn fast and read easily
-                # Where matplotlib finds a place for them, it measures every tick once more.
-                axes.xaxis.set_label_coords(0.5, 0, axes.transAxes + self._points(0, -BELOW))
-                axes.yaxis.set_label_coords(0, 0.5, axes.transAxes + self._points(-BESIDE, 0))
-        self.figure.subplots_adjust(right=1 - 15 / width, top=1 - 32 / height, wspace=0.2)
+        self.figure = blank_figure(columns, width, height)
+        self.axes: list[Axes] = self.figure.axes
         self._width, self._height = width, height
-
-    def _points(self, right: float, up: float) -> ScaledTranslation:
-        return ScaledTranslation(right / 72, up / 72, self.figure.dpi_scale_trans)
 
     @contextmanager
     def anew(self) -> Iterator[list[Axes]]:
@@ -100,22 +53,21 @@ class Plot:
 
         To clear them altogether would make all ticks anew, which takes as long as all the rest.
         """
-        with rc_context(LOOK):
-            for axes in self.axes:
-                for artist in [*axes.lines, *axes.patches]:
-                    artist.remove()
-                axes.relim()
-                axes.autoscale()
-            for legend in self.figure.legends[:]:
-                legend.remove()
-            self.figure.subplots_adjust(left=60 / self._width)
-            yield self.axes
-            handles, names = self.axes[0].get_legend_handles_labels()
-            if names:  # below the axes, where the legend hides nothing
-                self.figure.legend(handles, names, loc="lower left", ncols=len(names))
-            if any(axes.get_ylabel() for axes in self.axes):
-                self.figure.subplots_adjust(left=75 / self._width)
-            self.figure.subplots_adjust(bottom=(80 if names else 50) / self._height)
+        for axes in self.axes:
+            for artist in [*axes.lines, *axes.patches]:
+                artist.remove()
+            axes.relim()
+            axes.autoscale()
+        for legend in self.figure.legends[:]:
+            legend.remove()
+        self.figure.subplots_adjust(left=60 / self._width)
+        yield self.axes
+        handles, names = self.axes[0].get_legend_handles_labels()
+        if names:  # below the axes, where the legend hides nothing
+            self.figure.legend(handles, names, **LEGEND, ncols=len(names))
+        if any(axes.get_ylabel() for axes in self.axes):
+            self.figure.subplots_adjust(left=75 / self._width)
+        self.figure.subplots_adjust(bottom=(80 if names else 50) / self._height)
 
     def picture(self, text: str) -> Picture:
         """What is on the figure now.
@@ -123,21 +75,7 @@ class Plot:
         Args:
             text: the same in words, as the picture's accessible name.
         """
-        file = StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        with rc_context(LOOK):
-            FigureCanvasSVG(self.figure).print_svg(file, metadata=nothing)
-        svg = file.getvalue()
-        svg = svg[svg.index("<svg ") :]  # without the head of a file
-        # Nothing refers to these, and other plots on the page have the same.
-        svg = re.sub(r' id="([a-z0-9]+[._]+\d+)"', r' class="\1"', svg)
-        # matplotlib's own rule for lines would hold for the whole page.
-        rules = (
-            "<style>.nv-plot{max-width:100%;height:auto}.nv-plot *{stroke-linejoin:round}</style>"
-        )
-        svg = re.sub(r"<style.*?</style>", rules, svg, count=1, flags=re.DOTALL)
-        name = f'<svg class="nv-plot" role="img" aria-label="{clean(" ".join(text.split()))}" '
-        return Picture(svg.replace("<svg ", name, 1).replace(INK, "currentColor"), text)
+        return Picture(as_svg(self.figure, text), text)
 
 
 def draw_bars(
@@ -152,7 +90,7 @@ def draw_bars(
     """One bar for each value.
 
     Args:
-        values: numbers, or a dict from labels to numbers.
+        values: numbers, or a dict from labels to numbers; 2,000 at most.
         labels: below the bars; if not given, 0, 1, 2, ….
         title: above the bars.
         x: below them.
@@ -160,7 +98,7 @@ def draw_bars(
         text: the picture in words; if not given, the first values.
 
     Raises:
-        ValueError: if there are no values, or not as many labels, or one is not finite.
+        ValueError: if there are no values or too many, not as many labels, or one is not finite.
 
     >>> print(draw_bars([0.5, 0.25], title="weights"))
     weights: 0 is 0.5, 1 is 0.25
@@ -171,13 +109,18 @@ def draw_bars(
     labels = [*range(len(values))] if labels is None else [*labels]
     if len(labels) != len(values):
         raise ValueError(f"labels must be as many as values, {len(values)}: got {len(labels)}.")
+    if len(values) > MOST_BARS:
+        raise ValueError(
+            f"values must be {MOST_BARS:,} at most, or no bar could be seen: got {len(values):,}; "
+            "draw_lines and draw_histograms take more."
+        )
     plot = Plot()
     with plot.anew() as [axes]:
         add_bars(axes, {"": values}, labels)
         axes.set(title=title, xlabel=x, ylabel=y)
     some = [f"{name} is {five_digits(v)}" for name, v in zip(labels, values, strict=True)][:12]
     more = ", …" if len(values) > len(some) else ""
-    return plot.picture(text or f"{title}: {', '.join(some)}{more}")
+    return plot.picture(text or _headed(title, ", ".join(some) + more))
 
 
 def draw_lines(
@@ -203,16 +146,16 @@ def draw_lines(
     >>> print(draw_lines({"mean": [0, 2, 3]}, title="running"))
     running: mean goes from 0 to 3 in 2 steps
     """
-    series = {name: _numbers(name, values) for name, values in series.items()}
+    series = {str(name): _numbers(name, values) for name, values in series.items()}
     plot = Plot()
     with plot.anew() as [axes]:
         add_lines(axes, series)
         axes.set(title=title, xlabel=x, ylabel=y)
-    told = (
+    curves = (
         f"{name} goes from {five_digits(v[0])} to {five_digits(v[-1])} in {len(v) - 1} steps"
         for name, v in series.items()
     )
-    return plot.picture(text or f"{title}: {', '.join(told)}")
+    return plot.picture(text or _headed(title, ", ".join(curves)))
 
 
 def draw_histograms(
@@ -238,18 +181,18 @@ def draw_histograms(
     >>> print(draw_histograms({"biased": [0, 2], "unbiased": [1, 3]}, truth=2))
     truth 2; biased: 2 numbers with mean 1; unbiased: 2 numbers with mean 2
     """
-    samples = {name: _numbers(name, numbers) for name, numbers in samples.items()}
+    samples = {str(name): _numbers(name, values) for name, values in samples.items()}
     plot = Plot(len(samples))
     with plot.anew() as axes:
         add_histograms(axes, samples, truth=truth, x=x)
-        for one, name in zip(axes, samples, strict=True):
-            one.set_title(f"{title}: {name}" if title else name)
-    told = [] if truth is None else [f"truth {five_digits(truth)}"]
-    told += [
+        for column, name in zip(axes, samples, strict=True):
+            column.set_title(_headed(title, name))
+    facts = [] if truth is None else [f"truth {five_digits(truth)}"]
+    facts += [
         f"{name}: {len(numbers):,} numbers with mean {five_digits(np.mean(numbers))}"
         for name, numbers in samples.items()
     ]
-    return plot.picture(text or "; ".join(told))
+    return plot.picture(text or "; ".join(facts))
 
 
 def add_bars(axes: Axes, series: Mapping[str, Sequence[float]], labels: Sequence) -> None:
@@ -261,7 +204,7 @@ def add_bars(axes: Axes, series: Mapping[str, Sequence[float]], labels: Sequence
         heights = np.stack([values, np.zeros(len(values))], axis=1).ravel()[:-1]  # and a gap
         colour, _, hatch = _style(i)
         # One path for all bars: a patch for each would take several times as long.
-        axes.stairs(heights, edges, fill=True, color=colour, hatch=hatch, label=name)
+        axes.stairs(heights, edges, fill=True, color=colour, hatch=hatch, label=_entry(name))
     texts = [str(label) for label in labels]
     room = axes.get_window_extent().width / (LETTER * max(map(len, texts)) + SPACE)
     every = max(1, ceil(len(texts) / room))
@@ -273,8 +216,8 @@ def add_lines(axes: Axes, series: Mapping[str, Sequence[float]]) -> None:
     """Add one curve for each series, over 0, 1, 2, …, with a dot where it ends."""
     for i, (name, values) in enumerate(series.items()):
         colour, dash, _ = _style(i)
-        axes.plot(values, linestyle=dash, color=colour, label=name)
-        axes.plot(len(values) - 1, values[-1], "o", color=colour)
+        axes.plot(values, **line_style(colour, dash=dash), label=_entry(name))
+        axes.plot(len(values) - 1, values[-1], **line_style(colour, width=0, dot=6))
 
 
 def add_histograms(
@@ -282,19 +225,19 @@ def add_histograms(
 ) -> None:
     """Add one histogram to each of the axes, all on one scale; a last bar holds a long tail."""
     pooled = np.concatenate([*samples.values()])
-    start, most, end = pooled.min(), np.quantile(pooled, 0.99), pooled.max()
-    is_long = end - start > 1.3 * (most - start) > 0
-    edges = np.histogram_bin_edges(pooled, 40, (start, most if is_long else end))
-    for i, (one, numbers) in enumerate(zip(axes, samples.values(), strict=True)):
+    start, limit, end = pooled.min(), np.quantile(pooled, 0.99), pooled.max()
+    is_long = end - start > 1.3 * (limit - start) > 0
+    edges = np.histogram_bin_edges(pooled, 40, (start, limit if is_long else end))
+    for i, (column, numbers) in enumerate(zip(axes, samples.values(), strict=True)):
         counts, _ = np.histogram(np.clip(numbers, None, edges[-1]), edges)
-        one.stairs(counts, edges, fill=True, color=_style(i)[0], alpha=0.7)
-        one.axvline(np.mean(numbers), color=INK, ls="--", label="mean of them")
+        column.stairs(counts, edges, fill=True, color=_style(i)[0], alpha=0.7)
+        column.axvline(np.mean(numbers), **line_style(INK, dash=DASHES[1]), label="mean of them")
         if truth is not None:
-            one.axvline(truth, color=INK, ls=":", label="truth")
-        one.set_xlabel(f"{x} (last bar: all larger ones)".strip() if is_long else x)
-    top = max(one.get_ylim()[1] for one in axes)
-    for one in axes:
-        one.set_ylim(0, top)
+            column.axvline(truth, **line_style(INK, dash=DOTTED), label="truth")
+        column.set_xlabel(f"{x} (last bar: all larger ones)".strip() if is_long else x)
+    top = max(column.get_ylim()[1] for column in axes)
+    for column in axes:
+        column.set_ylim(0, top)
 
 
 def _style(i: int) -> tuple:
@@ -303,8 +246,18 @@ def _style(i: int) -> tuple:
     return COLOURS[i % len(COLOURS)], DASHES[other], HATCHES[other]
 
 
+def _entry(name: str) -> str:
+    """A label for the legend, which leaves out what begins with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
+def _headed(title: str, text: str) -> str:
+    return f"{title}: {text}" if title else text
+
+
 def _numbers(name: str, values) -> np.ndarray:
-    numbers = np.asarray(values, dtype=float)
+    refuse_mask(values, name)
+    numbers = np.asarray(as_array(values) if hasattr(values, "detach") else values, dtype=float)
     if not (numbers.size and np.isfinite(numbers).all()):
         raise ValueError(f"{name} must be finite numbers, one at least: got {values!r}.")
     return numbers

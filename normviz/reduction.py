@@ -378,28 +378,33 @@ def _positions(at, shape) -> list[list[int]]:
 
 def _floating(x):
     """x ready to be pooled: half-precision tensors as float32, lists as arrays."""
+    refuse_mask(x)
     if _is_tensor(x):
         if not x.is_floating_point():
             raise ValueError(f"x must be a floating-point tensor: got {x.dtype}; use x.float().")
         return x.float() if x.dtype.itemsize < 4 else x
-    refuse_mask(x)
     x = np.asarray(x)
     if x.dtype.kind not in "biuf":
         raise ValueError(f"x must hold real numbers: got dtype {x.dtype}.")
     return x
 
 
-def refuse_mask(x) -> None:
+def refuse_mask(x, name: str = "x") -> None:
     """A mask would be lost on the way, and what it hides would count.
 
     Raises:
-        ValueError: if x is a masked array.
+        ValueError: if x is a masked array, of NumPy or of torch.
     """
     if isinstance(x, np.ma.MaskedArray):
-        raise ValueError(
-            "x must not be masked, as hidden numbers would count: got a masked array; x.data has "
-            "all numbers, and x.compressed() those that are not hidden, as a vector."
-        )
+        every, seen = "x.data", "x.compressed()"
+    elif hasattr(x, "get_mask"):
+        every, seen = "x.get_data()", "x.get_data()[x.get_mask()]"
+    else:
+        return
+    raise ValueError(
+        f"{name} must not be masked, as hidden numbers would count: got a masked array x; {every} "
+        f"has all numbers, and {seen} those that are not hidden, as a vector."
+    )
 
 
 def _array(name: str, x):

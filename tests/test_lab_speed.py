@@ -13,9 +13,9 @@ from normviz import labs
 MOVES = {
     "shape_lab": ("shape", [(3, 3, 2, 3), (3, 3, 2, 2)], 0.12),
     "modes_lab": ("training", [False, True], 0.15),
-    "momentum_lab": ("drift", [0.1, 0.0], 1.45),
-    "bessel_lab": ("m", [6, 5], 0.84),
-    "linearity_lab": ("alpha", [0.5, 1.0], 0.78),
+    "momentum_lab": ("drift", [0.1, 0.0], 1.12),
+    "bessel_lab": ("m", [6, 5], 0.54),
+    "linearity_lab": ("alpha", [0.5, 1.0], 0.51),
 }
 
 

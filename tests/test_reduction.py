@@ -321,13 +321,18 @@ def test_the_variance_of_a_large_array_needs_no_copy_of_it():
         assert peak < 0.2 * x.nbytes
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors")  # of which we know
 def test_a_mask_is_refused_rather_than_lost():
     masked = np.ma.masked_greater([[1.0, 2], [3, 1000]], 10)
+    tensor = torch.masked.masked_tensor(*map(torch.tensor, (masked.data, ~masked.mask)))
     reduction = Reduction("n c -> c")
     for call in (reduction.mean, reduction.var, reduction.sum, lambda x: draw_slices(x, reduction)):
-        with pytest.raises(ValueError, match=r"must not be masked.* x.data has all"):
-            call(masked)
-    reduction.mean(masked.data)
+        for x, all_numbers in ((masked, masked.data), (tensor, tensor.get_data())):
+            with pytest.raises(
+                ValueError, match=r"must not be masked.* x\.(get_)?data(\(\))? has all"
+            ):
+                call(x)
+            call(all_numbers)
 
 
 def test_torch_statistics_can_be_differentiated():

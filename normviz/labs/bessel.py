@@ -55,18 +55,18 @@ def view_bessel(setting: BesselSetting, plot: Plot) -> View:
     biased, unbiased = (float(np.mean(values)) for values in variances.values())
     with plot.anew() as axes:
         add_histograms(axes, variances, truth=1, x="variance of a sample")
-        for one, name in zip(axes, variances, strict=True):
-            one.set_title(name)
-    told = (
+        for column, name in zip(axes, variances, strict=True):
+            column.set_title(name)
+    text = (
         f"The biased variances have mean {five_digits(biased)}, the unbiased ones "
         f"{five_digits(unbiased)}; the truth is 1"
     )
     words = (
-        f"<p><b>Samples of m = {m} numbers, {setting.draws:,} of them.</b> {told}.<br>"
+        f"<p><b>Samples of m = {m} numbers, {setting.draws:,} of them.</b> {text}.<br>"
         f"Expected of the biased ones: (m − 1) / m = {five_digits((m - 1) / m)}. "
         f"Bessel's factor: m / (m − 1) = {five_digits(m / (m - 1))}.</p>"
     )
-    return View(words, (plot.picture(told),))
+    return View(words, (plot.picture(text),))
 
 
 @cache

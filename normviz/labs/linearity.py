@@ -6,9 +6,10 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
+from normviz.ink import INK, line_style
 from normviz.labs.lab import Lab, RuleBroken, View, opener, train_or_eval
 from normviz.layers.batch_norm import BatchNorm1d
-from normviz.plots import INK, Plot, add_bars
+from normviz.plots import Plot, add_bars
 from normviz.words import five_digits
 
 RUNNING_MEAN, RUNNING_VAR = 2.0, 4.0  # of the layer, from earlier training
@@ -49,9 +50,9 @@ def view_linearity(setting: LinearitySetting, plot: Plot) -> View:
         left.set_title("both sides")
         right.set_title("the gap: left side − right side")
         for axes in (left, right):
-            axes.axhline(0, color=INK, lw=1)
-    told = f"T(αx₁ + βx₂) = {_vector(together)}; αT(x₁) + βT(x₂) = {_vector(apart)}"
-    return View(f"<p>{told}.<br>{_judge(setting, gap)}</p>", (plot.picture(told),))
+            axes.axhline(0, **line_style(INK, width=1))
+    text = f"T(αx₁ + βx₂) = {_vector(together)}; αT(x₁) + βT(x₂) = {_vector(apart)}"
+    return View(f"<p>{text}.<br>{_judge(setting, gap)}</p>", (plot.picture(text),))
 
 
 def both_sides(setting: LinearitySetting) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
+from normviz.ink import line_style
 from normviz.labs.lab import Lab, View, opener, show_errors, train_or_eval
 from normviz.layers.batch_norm import BatchNorm1d
 from normviz.plots import GREY, Plot, add_bars, add_lines
@@ -50,17 +51,18 @@ def view_momentum(setting: MomentumSetting, plot: Plot) -> View:
             (middle, var, [unbiased_variance(x) for x in data], [VARIANCE] * len(truth)),
         ):
             add_lines(axes, {"running": running, "truth": true})
-            axes.plot(range(1, len(data) + 1), of_batch, "o", color=GREY, ms=4, label="each batch")
+            dots = line_style(GREY, width=0, dot=4)
+            axes.plot(range(1, len(data) + 1), of_batch, **dots, label="each batch")
             axes.set(xlabel="batches seen", xlim=(-0.5, len(data) + 0.5))
         add_bars(right, {"": [*weights.values()]}, [*weights])
         left.set_title("running_mean")
         middle.set_title("running_var")
         right.set(title="weight of each batch", xlabel="batch")
-    told = (
+    text = (
         f"running_mean {five_digits(mean[-1])}, where the data have {five_digits(truth[-1])}; "
         f"running_var {five_digits(var[-1])}, where the data have {five_digits(VARIANCE)}"
     )
-    return View(_describe(setting, weights, told), (plot.picture(told),))
+    return View(_describe(setting, weights, text), (plot.picture(text),))
 
 
 def unbiased_variance(x: torch.Tensor) -> float:
@@ -96,7 +98,7 @@ def _noise() -> torch.Tensor:
     return torch.randn(MOST_BATCHES, LARGEST_BATCH, 1, generator=generator)
 
 
-def _describe(setting: MomentumSetting, weights: dict, told: str) -> str:
+def _describe(setting: MomentumSetting, weights: dict, text: str) -> str:
     k = setting.batches
     if not k:
         return (
@@ -104,12 +106,12 @@ def _describe(setting: MomentumSetting, weights: dict, told: str) -> str:
             "they start. A layer in eval would normalize with these.</p>"
         )
     if not setting.training:
-        return f"<p><b>In eval nothing moves</b>, however many batches come. {told}.</p>"
+        return f"<p><b>In eval nothing moves</b>, however many batches come. {text}.</p>"
     memory = f"The start still weighs {100 * weights['start']:.2f} %."
     if setting.momentum is None:
         memory = f"Each batch weighs {100 / k:.3g} %, and the start nothing."
     seen = f"After {k} batch{'' if k == 1 else 'es'}"
-    return f"<p><b>{seen}:</b> {told}.<br>{memory} num_batches_tracked is {k}.</p>"
+    return f"<p><b>{seen}:</b> {text}.<br>{memory} num_batches_tracked is {k}.</p>"
 
 
 class MomentumLab(Lab):
