@@ -74,8 +74,9 @@ def _spell_sum(symbol: str, name: str, numbers, count: int, mean: float, result:
     averaged = name != "squared norm"
 
     def line(terms: str) -> str:
-        terms = f"({terms}) / {count:,}" if averaged else terms
-        return f"{symbol} = {terms} = {five_digits(result)}"
+        terms = f"({terms})" if averaged and count > 1 else terms
+        divided = f" / {count:,}" if averaged else ""
+        return f"{symbol} = {terms}{divided} = {five_digits(result)}"
 
     def write(decimals: int | None) -> tuple[list[str], str]:
         if decimals is None:  # as in the cells

@@ -79,13 +79,16 @@ def furnish(folder, python="", settings="", pip="", proof="", runs=""):
 def start(folder, *arguments, **environment):
     """Start make in a furnished folder; what it says is in its ``stdout``."""
     program = shutil.which("make") or pytest.skip("needs make")
+    outer = {
+        name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFL"))
+    }
     path = f"{folder / 'scripts'}:{os.environ['PATH']}"
     if not (folder / "scripts/python3").exists():
         path = "/nowhere"
     return subprocess.Popen(
         [program, "PYTHON=python3", *arguments],
         cwd=folder,
-        env=os.environ | {"PATH": path} | environment,
+        env=outer | {"PATH": path} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",

@@ -31,7 +31,7 @@ CONTRASTS = """texts => {
         const colour = getComputedStyle(node).backgroundColor
         return numbers(colour)[3] === 0 ? behind(node.parentElement) : colour
     }
-    return texts.map(text => {
+    return texts.filter(text => text.isConnected).map(text => {  // a lab may draw meanwhile
         const [ink, paper] = [inked(text), behind(text)].map(luminance)
         return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05)
     })
