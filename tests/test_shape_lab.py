@@ -20,7 +20,7 @@ from normviz.labs.lab import View
 
 IMAGES, VOLUMES = ["n c h w"], ["n c d h w"]
 ANY = ["n c", "n c l", *IMAGES, *VOLUMES]
-TAKES = {  # the axes of each layer's input, or of its weight
+TAKES = {  # the axes of a layer's input, or of its weight; of others, those of their plans
     "BatchNorm1d": ANY[:2],
     "BatchNorm2d": IMAGES,
     "BatchNorm3d": VOLUMES,
@@ -36,7 +36,11 @@ TAKES = {  # the axes of each layer's input, or of its weight
     "CentredConv2d": ["o i h w"],
     "weight_norm": ["o i", "o i l", "o i h w", "o i d h w"],
 }
-PLACES = [(layer, axes) for layer, all_axes in TAKES.items() for axes in all_axes]
+PLACES = [
+    (layer, axes)
+    for layer in shapes.LAYER_MAKERS
+    for axes in TAKES.get(layer, shapes.plans_of(layer))
+]
 OF_TORCH = [(layer, axes) for layer, axes in PLACES if hasattr(nn, layer)]
 SHOWS, BYS = ("input", "normalized", "output"), ("statistic", "weight")
 
@@ -141,12 +145,13 @@ def test_the_lab_offers_each_layer_with_its_input_axes():
         lab.layer.value = layer
         found += [(layer, axes) for axes in options_of(lab.axes)]
     assert found == PLACES
+    assert TAKES.keys() <= {*lab.layer.options}
     assert (options_of(lab.show), options_of(lab.by)) == ([*SHOWS], [*BYS])
     lab.layer.value = "SwitchableNorm2d"
     assert options_of(lab.by) == [*BYS, "instance", "layer", "batch"]
 
 
-@pytest.mark.parametrize("layer", TAKES)
+@pytest.mark.parametrize("layer", shapes.LAYER_MAKERS)
 def test_a_lab_opens_on_the_layer_that_is_asked_for(layer):
     lab = labs.shape_lab(layer)
     assert lab.layer.value == layer
@@ -155,7 +160,7 @@ def test_a_lab_opens_on_the_layer_that_is_asked_for(layer):
 
 @pytest.mark.parametrize("layer", ["SyncBatchNorm", "batchnorm1d", "", None, nn.LayerNorm])
 def test_an_unknown_layer_is_refused_with_the_known_ones(layer):
-    known = f"{', '.join(TAKES)}: got"
+    known = f"{', '.join(shapes.LAYER_MAKERS)}: got"
     with pytest.raises(ValueError, match=known):
         labs.shape_lab(layer)
 
