@@ -156,7 +156,7 @@ def test_threads_draw_as_one_does_and_leave_a_readers_figures_alone():
     pyplot.switch_backend("agg")
     alone, before = figure(), matplotlib.rcParams.copy()
     with ThreadPoolExecutor(8) as threads:
-        plots = threads.map(draw, range(16))
+        plots = threads.map(draw, range(8))
         figures = [figure() for _ in range(12)]
         assert all(plot == drawn_before() for plot in plots)
     assert {*figures} == {alone}
