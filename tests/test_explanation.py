@@ -287,7 +287,10 @@ def test_a_picture_groups_and_shows_what_it_is_asked_for(meeting):
     explained = explain(layer, x)
     parts = {part.name: part.reduction for part in explained.parts}
     for by, (show, numbers) in product(colours_of(explained), shown_in(explained).items()):
-        cells = cells_of(explained.picture(by, show))
+        picture = explained.picture(by, show)
+        bare = by == "weight" and explained.weight is None and explained.bias is None
+        assert ("no weight" in picture.text) == bare
+        cells = cells_of(picture)
         named = {"statistic": explained.reduction, "weight": explained.plan.sharing} | parts
         labels = named[by].labels(numbers.shape)
         for index, (label, number) in cells.items():
