@@ -181,7 +181,7 @@ def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
         yield f"{what} holds {found}: a mean or variance over one of them is not finite."
     if shown is explained.numbers or shown.isfinite().all():
         return
-    held = {"the weight": explained.weight, "the bias": explained.bias, **(explained.before or {})}
+    held = {"the weight": explained.weight, "the bias": explained.bias, **explained.before}
     found_in = {name: count_odd(as_array(t)) for name, t in held.items() if t is not None}
     causes = [f"{name} holds {odd}" for name, odd in found_in.items() if odd]
     under_root = told.var + told.eps
@@ -199,7 +199,7 @@ def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
 def title_of(explained) -> str:
     """The layer as it was made, and its mode if that matters."""
     mode = "training" if explained.layer.training else "eval"
-    matters = explained.before or explained.plan.over_samples
+    matters = explained.before or (explained.plan.running and explained.plan.over_samples)
     return call_of(explained.layer) + (f" in {mode}" if matters else "")
 
 
@@ -256,14 +256,11 @@ def _align(table: list[list[str]]) -> str:
 
 def _rule_of(explained) -> str:
     """What normalizes, and by which formula, in a sentence."""
-    plan, eps, x = (
-        explained.plan,
-        explained.told.eps,
-        "x" if explained.plan.normalizes == "input" else "w",
-    )
+    plan, eps = explained.plan, explained.told.eps
     if plan.summed:
         return "Each slice's own norm divides it, and g multiplies it: w = g · v / ‖v‖."
     if not plan.scaled:
+        x = "x" if plan.normalizes == "input" else "w"
         return f"Each slice's own mean is subtracted from it: {x} − μ."
     kinds = [kind for _, kind in plan.symbols]
     above = "(x − μ)" if plan.centred else "x"
@@ -274,7 +271,7 @@ def _rule_of(explained) -> str:
             f"\n{kind}: {' + '.join(f'{five_digits(p.shares[i])} {p.name}' for p in parts)}"
             for i, kind in enumerate(kinds)
         )
-        return f"A mix of statistics normalizes it: {formula}.{''.join(shares)}"
+        return f"A mix of statistics normalizes x: {formula}.{''.join(shares)}"
     verb = "normalize" if len(kinds) > 1 else "normalizes"
     without = "" if plan.centred else ", and no mean is subtracted"
     sentence = {
@@ -312,4 +309,4 @@ def _columns(explained) -> dict[str, Callable[[dict[str, int]], str]]:
         columns["unbiased"] = number(explained.batch_var_unbiased)
     if any(part.source == "running" for part in explained.parts):
         return columns  # which have the running ones already
-    return columns | {name: running(name) for name in RUNNING if name in (explained.before or {})}
+    return columns | {name: running(name) for name in RUNNING if name in explained.before}

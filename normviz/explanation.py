@@ -48,7 +48,9 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
         before = _buffers(layer)
         # The last to see what goes in, and the first to see what comes out.
         see_x = layer.register_forward_pre_hook(lambda _, args: seen.update(x=args[0].clone()))
-        see_y = layer.register_forward_hook(lambda _, args, y: seen.update(made=y), prepend=True)
+        see_y = layer.register_forward_hook(
+            lambda _, args, y: seen.update(made=_copy(y)), prepend=True
+        )
         try:
             with see_x, see_y:
                 output = layer(x.detach().clone())
@@ -67,16 +69,18 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
 
 def _check_layer(layer, x) -> None:
     """Whether there is a layer with a plan, and an input with numbers."""
-    is_tensor = isinstance(x, torch.Tensor)
+    is_tensor, normalizes = isinstance(x, torch.Tensor), "input"
     if is_tensor or not isinstance(layer, nn.Module):
-        declared(layer, x.ndim if is_tensor else 0)  # says what would do
-    check_tensor(layer, x)
+        normalizes = declared(layer, x.ndim if is_tensor else 0)[1].normalizes  # or what would do
+    if normalizes == "input":  # or else x may be anything that the layer takes
+        check_tensor(layer, x)
     tensors = {"x": x, **dict(layer.named_parameters()), **dict(layer.named_buffers())}
     for name, tensor in tensors.items():
         if tensor.is_meta:
+            mend = "; a layer whose weights are elsewhere between its passes has to load them"
             raise RefusedInput(
                 f"{name} must hold numbers to be explained: got it on the meta device, which has "
-                "none; a layer whose weights are elsewhere between its passes has to load them."
+                f"none{mend if tensor is not x else ''}."
             )
 
 
@@ -89,17 +93,23 @@ def _verify(explained: "Explanation") -> None:
         if not (off > explained.doubt).any():  # nor where one of them is nan
             return
         far = f"are up to {float(off.max()):.5g} away from that"
+    named = explained.weight is not None or not any(True for _ in explained.layer.parameters())
     raise ValueError(
         f"layer must compute what its plan says, {explained.reduction!r}: got "
-        f"{type(explained.layer).__name__}, whose forward is its own and whose outputs {far}; "
-        "Reduction(pattern) can say what it pools."
+        f"{type(explained.layer).__name__}, whose outputs {far}; "
+        + ("" if named else "what it multiplies by has to be called weight; or ")
+        + "Reduction(pattern) can say what it pools."
     )
 
 
 def _explain(layer, x, made, heard, before, output) -> "Explanation":
     """What was seen and heard of a pass, while the layer is as it was in it."""
     _, plan = declared(layer, x.ndim)
-    numbers, weight, bias = x, getattr(layer, "weight", None), getattr(layer, "bias", None)
+    numbers = x
+    weight, bias = (
+        held if isinstance(held := getattr(layer, name, None), torch.Tensor) else None
+        for name in ("weight", "bias")
+    )
     if plan.normalizes != "input":
         numbers, made, weight, bias = *_parts_of_weight(layer, plan.normalizes), None
     told = next((told for told in heard if told.plan == plan), None)
@@ -171,8 +181,8 @@ class Explanation:
     x: torch.Tensor  # what reached the layer: its pre-hooks may have changed it
     plan: Plan  # what the layer pools, shares and keeps
     told: Told  # what normalized, in float64
-    before: dict[str, torch.Tensor] | None  # all buffers: running_mean, running_var, …
-    after: dict[str, torch.Tensor] | None
+    before: dict[str, torch.Tensor]  # all buffers: running_mean, running_var, …
+    after: dict[str, torch.Tensor]
     numbers: torch.Tensor  # what is normalized: x, or the layer's weight
     normalized: torch.Tensor  # (numbers - mean) / sqrt(var + eps)
     made: torch.Tensor  # what the layer makes of that: normalized * weight + bias
@@ -202,7 +212,7 @@ class Explanation:
 
     @property
     def var(self) -> torch.Tensor:
-        """What x was divided by the root of, without ε, one per statistic."""
+        """What stood under the root that divided x, without ε, one per statistic."""
         return self.told.var.to(self.normalized.dtype)
 
     @property
@@ -234,10 +244,10 @@ class Explanation:
     @property
     def tracks(self) -> bool:
         """Whether running statistics move in such a pass."""
-        if not self.before or not any(name.startswith("running") for name in self.before):
+        if not any(name.startswith("running") for name in self.before) or not self.numbers.numel():
             return False
         if self.layer.training and getattr(self.layer, "track_running_stats", True):
-            return True
+            return self.plan.over_samples or getattr(self.layer, "momentum", 0.1) is not None
         pairs = ((old, self.after[name]) for name, old in self.before.items())
         return any(not torch.equal(old.nan_to_num(), new.nan_to_num()) for old, new in pairs)
 
@@ -309,7 +319,11 @@ class Explanation:
         return table_of(self)
 
 
-def _buffers(layer: nn.Module) -> dict[str, torch.Tensor] | None:
-    """Copies of a layer's buffers; None if there are none."""
-    held = {name: t.detach().clone() for name, t in layer._buffers.items() if t is not None}
-    return held or None
+def _buffers(layer: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of a layer's buffers."""
+    return {name: _copy(tensor) for name, tensor in layer._buffers.items() if tensor is not None}
+
+
+def _copy(y):
+    """What comes out, as it is now: a hook may change it in place."""
+    return y.detach().clone() if isinstance(y, torch.Tensor) else y

@@ -196,7 +196,7 @@ def _as_numbers(answer) -> np.ndarray | None:
 
 
 def _tolerance(*numbers) -> float:
-    """None for counts, three digits for others."""
+    """0 for counts, which have to be equal; 0.005 for others."""
     return 0 if all(np.asarray(number).dtype.kind == "i" for number in numbers) else 0.005
 
 

@@ -15,7 +15,8 @@ def untouched(module: nn.Module) -> Iterator[None]:
     """Within a with block, a module may be run and changed; afterwards it is what it was.
 
     That holds bit for bit, after an error too, for parameters, buffers, modes, hooks and all other
-    attributes, of its submodules as well, and for torch's random state. Meanwhile the module has
+    attributes (numbers, tensors, dicts, lists and sets), of its submodules as well, and for torch's
+    random state. Meanwhile the module has
     copies of its tensors, so that what autograd keeps of them for a backward pass stays valid.
 
     >>> bn = nn.BatchNorm1d(2)
@@ -29,8 +30,11 @@ def untouched(module: nn.Module) -> Iterator[None]:
         for part in module.modules():
             state = dict(vars(part))
             # Whoever holds one of these dictionaries, as the handle of a hook does, has to find it.
-            inner = {name: (held, held.copy()) for name, held in state.items() if _is_dict(held)}
+            inner = [(held, held.copy()) for held in state.values() if _is_container(held)]
             states.append((part, state, inner))
+            for name, held in state.items():
+                if isinstance(held, torch.Tensor):
+                    vars(part)[name] = _copy_of(held, copies)
             for kind in ("_parameters", "_buffers"):
                 own = {name: _copy_of(tensor, copies) for name, tensor in state[kind].items()}
                 vars(part)[kind] = own
@@ -42,9 +46,9 @@ def untouched(module: nn.Module) -> Iterator[None]:
             for part, state, inner in states:
                 vars(part).clear()
                 vars(part).update(state)
-                for held, content in inner.values():
+                for held, content in inner:
                     held.clear()
-                    held.update(content)
+                    held.extend(content) if isinstance(held, list) else held.update(content)
 
 
 def twin_of(module: nn.Module) -> nn.Module:
@@ -54,7 +58,7 @@ def twin_of(module: nn.Module) -> nn.Module:
     def twin(part: nn.Module) -> nn.Module:
         made = object.__new__(type(part))
         vars(made).update(
-            {name: held.copy() if _is_dict(held) else held for name, held in vars(part).items()}
+            {k: held.copy() if _is_container(held) else held for k, held in vars(part).items()}
         )
         for kind in ("_parameters", "_buffers"):
             for name, tensor in vars(part)[kind].items():
@@ -66,8 +70,8 @@ def twin_of(module: nn.Module) -> nn.Module:
     return twin(module)
 
 
-def _is_dict(held) -> bool:
-    return isinstance(held, dict) and hasattr(held, "copy")
+def _is_container(held) -> bool:
+    return isinstance(held, dict | list | set) and hasattr(held, "copy")
 
 
 def _copy_of(tensor: torch.Tensor | None, copies: dict) -> torch.Tensor | None:

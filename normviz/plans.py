@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cache, wraps
 
 from normviz.layout import Sizes
+from normviz.pattern import ELLIPSIS
 from normviz.reduction import Reduction
 
 SPACE = ("", "l", "h w", "d h w")  # the axes behind the channels, by their number
@@ -82,7 +83,7 @@ class Plan:
 
     @property
     def over_samples(self) -> bool:
-        """Whether a statistic pools the samples of a batch, so that they depend on each other."""
+        """Whether a statistic, not one that is mixed in, pools the samples of a batch."""
         return "n" in self.reduction.pooled
 
     @property
@@ -128,7 +129,8 @@ Method = Callable[[object, int], Plan]  # from a layer and a number of axes
 def plan_of(layer, ndim: int) -> Plan:
     """What a layer does to an input with ``ndim`` axes.
 
-    A class declares it by a method ``plan(self, ndim)``, on which its forward pass relies. Layers
+    A class declares it by a method ``plan(self, ndim)``, or a plan of that name, on which its
+    forward pass relies; its ε is ``eps``, its weight and bias are ``weight`` and ``bias``. Layers
     of torch.nn are looked up in one table; a module with a normalized weight has the plan of that.
 
     Args:
@@ -171,14 +173,14 @@ def declared(layer, ndim: int) -> tuple[type | None, Plan]:
         ndim = operator.index(ndim)
     except TypeError:
         raise ValueError(f"ndim must be a number of axes: got {ndim!r}; x.ndim would do.") from None
-    if getattr(layer, "has_uninitialized_params", bool)():
+    if not isinstance(layer, type) and getattr(layer, "has_uninitialized_params", bool)():
         raise ValueError(
             f"layer must have seen a batch: got {type(layer).__name__}, whose sizes are not known "
             "yet; layer(x) gives them to it."
         )
     for cls in () if isinstance(layer, type) else type(layer).__mro__:
         if method := _method_of(cls):
-            return cls, method(layer, ndim)
+            return cls, _checked(method(layer, ndim), layer, ndim)
     for name, parametrization in parametrized(layer):
         _, plan = declared(parametrization, getattr(layer, name).ndim)
         if getattr(layer, "transposed", False):  # as the weight of a ConvTranspose
@@ -188,9 +190,23 @@ def declared(layer, ndim: int) -> tuple[type | None, Plan]:
     raise ValueError(f"layer must be a normalization layer, {_what_instead(layer)}.")
 
 
+def _checked(plan: Plan, layer, ndim: int) -> Plan:
+    """The plan, if it is one, and one for so many axes."""
+    if not isinstance(plan, Plan):
+        raise ValueError(
+            f"the plan of {type(layer).__name__} must be a normviz.Plan: got {plan!r}."
+        )
+    axes = plan.reduction.axes
+    if plan.normalizes == "input" and len(axes) != ndim and (ELLIPSIS,) not in axes:
+        raise _other_axes(layer, f"({', '.join('·'.join(names).upper() for names in axes)})", ndim)
+    return plan
+
+
 def _method_of(cls: type) -> Method | None:
-    """What declares the plan of a class itself: a method of that name, or the table."""
+    """What declares the plan of a class itself: a plan or a method of that name, or the table."""
     method = vars(cls).get("plan")
+    if isinstance(method, Plan):
+        return lambda layer, ndim: method
     if method is None and cls.__module__.startswith("torch.nn."):
         method = TORCH.get(cls.__name__)
     return method if callable(method) else None

@@ -258,6 +258,8 @@ def _headed(title: str, text: str) -> str:
 def _numbers(name: str, values) -> np.ndarray:
     refuse_mask(values, name)
     numbers = np.asarray(as_array(values) if hasattr(values, "detach") else values, dtype=float)
+    if numbers.ndim != 1:
+        raise ValueError(f"{name} must have one axis: got the shape {numbers.shape}.")
     if not (numbers.size and np.isfinite(numbers).all()):
         raise ValueError(f"{name} must be finite numbers, one at least: got {values!r}.")
     return numbers

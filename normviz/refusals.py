@@ -107,24 +107,24 @@ def _check_sizes(layer, plan: Plan, x) -> None:
             for axis, group in enumerate(plan.reduction.axes)
             if {*group} <= {*dict(plan.sizes)}
         }
-        if not wanted or len(plan.reduction.axes) != len(shape):
-            raise RefusedInput(str(error)) from None
         sizes, got = tuple(wanted.values()), tuple(shape[axis] for axis in wanted)
+        if sizes == got:  # it is something else
+            raise RefusedInput(str(error)) from None
         arguments = {str(value): name for name, value in arguments_of(layer).items()}
         if str(sizes) in arguments:
             named = f"the last axes of x must be {arguments[str(sizes)]} {sizes}: got {got}"
         else:
-            [axis], [size], [got] = wanted, sizes, got
+            axis, size = next((axis, n) for axis, n in wanted.items() if shape[axis] != n)
             name = arguments.get(str(size))
             size = f"{name}={size}" if name else f"{size} that the layer was made for"
-            named = f"axis {axis} of x must have the size {size}: got {got}"
+            named = f"axis {axis} of x must have the size {size}: got {shape[axis]}"
         raise RefusedInput(f"{named} in the shape {shape}.") from None
 
 
 def _check_state(layer, plan: Plan, x) -> None:
     """Weights and statistics: one device, fitting dtypes, and one number per slice each."""
     held = {name: getattr(layer, name, None) for name in ("weight", "bias", *RUNNING)}
-    held = {name: tensor for name, tensor in held.items() if tensor is not None}
+    held = {name: tensor for name, tensor in held.items() if isinstance(tensor, torch.Tensor)}
     for name, tensor in held.items():
         if tensor.device != x.device:
             mend = "" if tensor.is_meta else f"; x.to({str(tensor.device)!r}) would do"
@@ -134,7 +134,7 @@ def _check_state(layer, plan: Plan, x) -> None:
         if tensor.dtype not in (x.dtype, torch.promote_types(x.dtype, torch.float32)):
             mend = f"x.to({tensor.dtype})"
             if not tensor.is_floating_point():
-                mend = f"layer.{name} = layer.{name}.to({x.dtype})"
+                mend = f"layer.{name}.data = layer.{name}.data.to({x.dtype})"
             elif len({other.dtype for other in held.values()}) > 1:
                 mend = f"layer.to({x.dtype})"
             raise RefusedInput(

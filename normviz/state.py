@@ -34,6 +34,8 @@ def epsilon_of(layer: nn.Module, dtype: torch.dtype) -> float:
     """
     names = ("eps", "epsilon", "variance_epsilon")  # the last one in published RMSNorms
     eps = next((getattr(layer, name) for name in names if hasattr(layer, name)), 0.0)
+    if isinstance(eps, torch.Tensor) and eps.numel() == 1:
+        return float(eps)
     return torch.finfo(torch.promote_types(dtype, torch.float32)).eps if eps is None else eps
 
 

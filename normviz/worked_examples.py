@@ -25,7 +25,7 @@ def published(name: str) -> dict:
     >>> published("C2")["running_var"]
     tensor([3.6750, 3.6750])
     """
-    if name not in _examples():
+    if name not in [*_examples()]:
         raise ValueError(f"name must be one of {', '.join(_examples())}: got {name!r}.")
     return {
         key: value if isinstance(value, str) else torch.tensor(value, dtype=torch.float32)

@@ -22,6 +22,7 @@ SLOW = [
     "test_make",
     "test_sheets",
     "test_binder",
+    "test_newcomer",
     "test_lab_speed",
     "test_layer_speed",
     "test_picture_speed",

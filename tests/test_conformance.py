@@ -99,10 +99,20 @@ def options_of(name, args):
 OPTIONS = [(case, options) for case in CASES for options in options_of(*case[:2])]
 
 
+def make(case, **options):
+    """A layer; what its constructor does not take, such as a dtype, it is moved to."""
+    name, args, _ = case
+    taken = inspect.signature(getattr(normviz, name)).parameters
+    given = {option: value for option, value in options.items() if option in taken}
+    moved = {option: value for option, value in options.items() if option not in taken}
+    layer = getattr(normviz, name)(*args, **given)
+    return layer.to(**moved) if moved else layer
+
+
 def twins(case, **options):
     """A layer and its referee, with the same parameters, not one and not zero."""
     name, args, _ = case
-    ours = getattr(normviz, name)(*args, **options)
+    ours = make(case, **options)
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.copy_(torch.randn(parameter.shape) + 0.5)
@@ -141,6 +151,7 @@ def test_every_layer_of_the_package_is_listed():
     listed = {name for name, *_ in CASES}
     of_inputs = {n for n, layer in layers.LAYERS.items() if not issubclass(layer, nn.Conv2d)}
     assert of_inputs == listed
+    assert all(len({*shape}) == len(shape) for *_, shape in CASES)  # or axes could be mixed up
 
 
 # torch's RMSNorm has no fused kernel for that, and says so.
@@ -159,6 +170,8 @@ def test_outputs_gradients_and_buffers_are_the_referees(case, dtype, of_weights)
 )
 def test_with_any_options(case, options):
     ours, theirs = twins(case, **options, dtype=torch.float64)
+    numbers = {name: value for name, value in options.items() if name in OTHER_VALUES}
+    assert numbers == {name: getattr(ours, name) for name in numbers}
     for training in (True, True, False):
         ours.train(training), theirs.train(training)
         x = random_input(case[2], torch.float64)
@@ -331,7 +344,7 @@ def test_a_copy_goes_on_alike_and_apart(case, how):
 @every_layer
 def test_construction_draws_no_random_numbers_and_takes_no_memory_on_meta(case):
     before = torch.get_rng_state()
-    layer = getattr(normviz, case[0])(*case[1], device="meta", dtype=torch.float64)
+    layer = make(case, device="meta", dtype=torch.float64)
     assert torch.equal(torch.get_rng_state(), before)
     assert {tensor.device.type for tensor in layer.state_dict().values()} <= {"meta"}
     assert {parameter.dtype for parameter in layer.parameters()} <= {torch.float64}

@@ -103,7 +103,8 @@ def held_by(module):
             yield name, id(value) if isinstance(value, dict) else None
             for key, thing in items:
                 is_tensor = isinstance(thing, torch.Tensor)
-                yield key, id(thing), thing.detach().clone() if is_tensor else thing
+                content = thing.copy() if isinstance(thing, list) else thing
+                yield key, id(thing), thing.detach().clone() if is_tensor else content
                 if is_tensor:
                     yield thing._version, thing.requires_grad, id(thing.grad)
 
@@ -551,6 +552,11 @@ def hooked(layer):
     return layer
 
 
+def hooked_in_place(layer):
+    layer.register_forward_hook(lambda _, args, y: y.mul_(2))
+    return layer
+
+
 def patched(layer):
     real = layer.forward
     layer.forward = lambda x: real(x) + 3
@@ -578,6 +584,8 @@ CHANGED = {
     "hooks": lambda: hooked(nn.BatchNorm1d(3)),
     "hooks in eval": lambda: hooked(nn.BatchNorm1d(3)).eval(),
     "hooks of ours": lambda: hooked(normviz.BatchNorm1d(3)),
+    "hooks in place": lambda: hooked_in_place(nn.BatchNorm1d(3)),
+    "hooks of ours in place": lambda: hooked_in_place(normviz.BatchNorm1d(3)),
     "patched": lambda: patched(nn.LayerNorm(3)),
     "pruned": lambda: pruned(nn.BatchNorm1d(3)),
     "parametrized": lambda: parametrized(nn.LayerNorm(3)),
@@ -608,9 +616,7 @@ def test_a_changed_layer_is_explained_as_it_is(how):
 
 
 def test_a_class_that_computes_something_else_than_its_plan_is_refused():
-    with pytest.raises(
-        ValueError, match=r"got Doubled, whose forward is its own .* away from that"
-    ):
+    with pytest.raises(ValueError, match=r"got Doubled, whose outputs .* away from that"):
         explain(Doubled(3), random(4, 3))
     with pytest.raises(ValueError, match="compute what LayerNorm does"):
         plan_of(OwnForward(3), 2)
@@ -665,9 +671,15 @@ def test_a_class_of_anybodys_that_declares_a_plan_is_explained_and_drawn():
             mean, var = x.mean((1, 3), keepdim=True), x.var((1, 3), correction=0, keepdim=True)
             return (x - mean) / (var + self.eps).sqrt()
 
+    class PerRowAsIs(PerRow):  # its plan is no method, and its attributes are no numbers
+        plan, eps, bias = Plan("n c h w", "n h", "c"), torch.tensor(1e-3), False
+
     x = random(2, 3, 4, 5)
     explained = explain(PerRow(), x)
     assert torch.equal(explained.output, PerRow()(x))
+    other = repr(explain(PerRowAsIs(), x)), explain(PerRowAsIs(), x).picture(show="output").text
+    of_one = repr(explained), explained.picture(show="output").text
+    assert tuple(text.replace("AsIs", "") for text in other) == of_one
     assert explained.reduction == Reduction("n c h w -> n h")
     assert explained.source == "batch"
     assert "PerRow(), input: mean over c, w, one per n, h" in explained.picture().text
@@ -707,10 +719,32 @@ def test_x_is_not_blamed_for_what_a_weight_or_a_buffer_did(change, said, library
     assert "Not all" not in explain(layer, random(3, 2)).picture().text
 
 
-def test_a_nan_that_stays_in_a_buffer_is_no_move():
+def test_what_stays_in_a_buffer_is_no_move():
     layer = nn.BatchNorm1d(2).eval()
     layer.running_var.fill_(NAN)
     assert "then" not in repr(explain(layer, random(3, 2)))
+    assert "then" not in repr(explain(nn.BatchNorm1d(2), torch.ones(0, 2)))
+    layer = nn.InstanceNorm1d(2, momentum=None, track_running_stats=True)
+    assert "then" not in repr(explain(layer, random(3, 2, 4)))
+    assert "stored" not in explain(layer, random(3, 2, 4)).picture().text
+
+
+def test_what_is_stored_by_chance_as_it_was_is_stored():
+    layer = nn.BatchNorm1d(1, momentum=0.5)
+    assert "1, then 1" in repr(explain(layer, torch.tensor([[-(0.5**0.5)], [0.5**0.5]])))
+
+
+def test_the_mode_is_told_where_it_matters():
+    titles = {
+        repr(explain(layer, random(3, 2))).partition(",")[0]
+        for layer in (nn.BatchNorm1d(2, track_running_stats=False), nn.LayerNorm(2).eval())
+    } | {repr(explain(nn.LayerNorm([3, 2]), random(3, 2))).partition(", x")[0]}
+    assert titles == {"BatchNorm1d(2) in training", "LayerNorm(2)", "LayerNorm([3, 2])"}
+
+
+def test_a_weight_is_explained_whatever_its_layer_takes():
+    layer, x = normviz.weight_norm(nn.Embedding(4, 3)), torch.tensor([1, 2])
+    assert torch.equal(explain(layer, x).output, layer(x))
 
 
 def test_squares_that_no_float_can_hold_are_explained():
@@ -762,10 +796,24 @@ def quiet_compile(layer):
     return torch.compile(layer, backend="eager")
 
 
+def with_plan(plan):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return x * self.gamma
+
+    Odd.plan = plan if isinstance(plan, Plan) else lambda self, ndim: plan
+    return Odd()
+
+
 REFUSED = [
     (nn.Linear(3, 3), random(4, 3), "layer must be .* got Linear"),
     (None, random(4, 3), "layer must be .* got NoneType"),
     (nn.BatchNorm1d, random(4, 3), r"got the class BatchNorm1d; BatchNorm1d\(…\) makes a layer"),
+    (nn.LazyBatchNorm1d, random(4, 3), r"LazyBatchNorm1d\(…\) makes a layer"),
     (nn.functional.batch_norm, random(4, 3), "got the function batch_norm; the layer that calls"),
     (random(4, 3), nn.BatchNorm1d(3), "got Tensor; the layer comes first"),
     (nn.BatchNorm1d(3), nn.BatchNorm1d(3), "a module; the layer comes first"),
@@ -776,9 +824,16 @@ REFUSED = [
     (normviz.weight_norm(nn.Linear(5, 2)), random(4, 3), "does not take x: .* shapes"),
     (normviz.CentredConv2d(3, 4, 2), random(2, 5, 4, 4), "does not take x: .* channels"),
     (nn.LazyBatchNorm1d(), random(4, 3), r"must have seen a batch: .* layer\(x\) gives"),
+    (with_plan("n c -> n"), random(4, 3), r"plan of Odd must be a normviz.Plan: got 'n c -> n'"),
+    (
+        with_plan(Plan("n (g c) l", "n g", "c", (("g", 2),))),
+        random(4, 3),
+        r"shape \(N, G·C, L\): .* 2 axes",
+    ),
+    (with_plan(Plan("n c", "n", "c")), random(4, 3), "has to be called weight; or Reduction"),
     (nn.LocalResponseNorm(2), random(4, 3, 5), "windows overlap"),
     (nn.BatchNorm1d(3, device="meta"), random(4, 3), "weight must hold numbers .* meta device"),
-    (nn.BatchNorm1d(3), random(4, 3).to("meta"), "x must hold numbers .* meta device"),
+    (nn.BatchNorm1d(3), random(4, 3).to("meta"), "x must hold numbers .* meta device.* none.$"),
     (nn.BatchNorm1d(3), np.ones((4, 3)), r"ndarray; torch.as_tensor\(x\).float\(\) would do"),
     (nn.BatchNorm1d(3), [[1.0, 2.0, 3.0]], r"list; torch.as_tensor\(x\)"),
     (nn.BatchNorm1d(3), None, "torch tensor: got NoneType"),
@@ -823,11 +878,13 @@ def test_lazy_layers_and_their_like_are_layers_once_they_are_made():
 
 def test_a_module_is_untouched_whatever_is_done_to_it():
     net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout())
-    net.shared = net[0].weight
+    net.shared, net.plain, net.seen = net[0].weight, torch.ones(2), [1]
     before, seed = [*held_by(net)], torch.get_rng_state()
     with pytest.raises(ZeroDivisionError), untouched(net):
         net(random(4, 3)).sum().backward()
         net[1].weight.data.zero_()
+        net.plain.zero_()
+        net.seen.append(2)
         net[0].register_buffer("more", torch.ones(3))
         net.eval().register_forward_hook(print)
         del net[2]

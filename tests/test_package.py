@@ -139,7 +139,7 @@ def test_a_module_imports_only_from_the_rooms_before_it(module):
         ("pattern", set()),
         ("layout", {"normviz.pattern"}),
         ("reduction", {"numpy", "normviz.layout", "normviz.pattern", "normviz.plans"}),
-        ("plans", {"normviz.layout", "normviz.reduction"}),
+        ("plans", {"normviz.layout", "normviz.pattern", "normviz.reduction"}),
         ("normalization", {"torch", "normviz.blocks", "normviz.reduction"}),
         ("picture", {"numpy", "normviz.reduction"}),
         ("svg", {"normviz.reduction"}),

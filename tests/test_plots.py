@@ -305,6 +305,8 @@ def test_without_words_of_its_own_a_plot_says_its_values(picture, wanted):
         (lambda: draw_bars([1, 2], "abc"), "labels must be as many as values, 2: got 3"),
         (lambda: draw_bars(np.ones(2001)), "2,000 at most, .* got 2,001; draw_lines and"),
         (lambda: draw_lines({"loss": []}), "loss must be finite numbers"),
+        (lambda: draw_lines({"loss": 3}), r"loss must have one axis: got the shape \(\)"),
+        (lambda: draw_bars(np.ones((2, 3))), r"values must have one axis: got the shape \(2, 3\)"),
         (lambda: draw_histograms({"few": [float("inf")]}), "few must be finite numbers"),
     ],
 )

@@ -30,6 +30,11 @@ def ln(*sizes):
     return normviz.LayerNorm(sizes)
 
 
+class FourByFive(normviz.LayerNorm):
+    def __init__(self):
+        super().__init__((4, 5))
+
+
 def changed(layer, **attributes):
     for name, value in attributes.items():
         setattr(layer, name, value)
@@ -61,6 +66,7 @@ INPUTS = {
     ),
     "last axis": (lambda: ln(4), torch.ones(2, 5), "normalized_shape (4,)|got (5,)|(2, 5)"),
     "last axes": (lambda: ln(4, 5), torch.ones(2, 5, 4), "normalized_shape (4, 5)|got (5, 4)"),
+    "sizes under no name": (FourByFive, torch.ones(2, 4, 6), "axis 2|size 5|got 6|(2, 4, 6)"),
     "one value": (bn, torch.ones(1, 3), "more than 1 value per channel|(1, 3)|eval()"),
     "one value of (N, C, L)": (bn, torch.ones(1, 3, 1), "more than 1 value per channel|(1, 3, 1)"),
     "one value in eval": (

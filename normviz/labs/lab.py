@@ -197,7 +197,7 @@ def opener(lab: type[Lab], name: str) -> Callable[..., Lab]:
         try:
             opened = lab(setting)
         except TraitError as error:  # of a control, which says more than its name
-            raise ValueError(f"{error} Asked for was {setting}.") from None
+            raise ValueError(f"{str(error).rstrip('.')}. Asked for was {setting}.") from None
         for field in fields(setting):  # a slider would go to its end instead
             asked, held = (getattr(one, field.name) for one in (setting, opened.read()))
             if asked != held:

@@ -6,6 +6,7 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
+from normviz.arithmetic import in_brackets
 from normviz.ink import INK, line_style
 from normviz.labs.lab import Lab, RuleBroken, View, opener, train_or_eval
 from normviz.layers.batch_norm import BatchNorm1d
@@ -82,10 +83,10 @@ def transform(setting: LinearitySetting, x: torch.Tensor) -> torch.Tensor:
 
 def _judge(setting: LinearitySetting, gap: np.ndarray) -> str:
     if not setting.training:
-        zero = float(transform(setting, torch.zeros(2, dtype=torch.float64))[0])
+        zero = five_digits(transform(setting, torch.zeros(2, dtype=torch.float64))[0])
         share = five_digits(round(1 - setting.alpha - setting.beta, 9))
         return (
-            f"<b>Affine.</b> The gap is (1 − α − β) · T(0) = {share} · {five_digits(zero)} = "
+            f"<b>Affine.</b> The gap is (1 − α − β) · T(0) = {share} · {in_brackets(zero)} = "
             f"{five_digits(gap[0])} everywhere: the same for all vectors, and 0 if α + β = 1."
         )
     if gap.any():
@@ -96,11 +97,7 @@ def _judge(setting: LinearitySetting, gap: np.ndarray) -> str:
 
 
 def _vector(values: np.ndarray) -> str:
-    return f"({', '.join(map(_round, values))})"
-
-
-def _round(value: float) -> str:
-    return five_digits(round(float(value), 4))
+    return f"({', '.join(five_digits(round(float(value), 4)) for value in values)})"
 
 
 class LinearityLab(Lab):
@@ -147,8 +144,7 @@ class LinearityLab(Lab):
             [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture_height=350
         )
         self._plot = Plot(2, width=900, height=330)
-        controls = (self.alpha, self.beta, self.x1, self.x2, self.eps, self.training)
-        self.draw_on(*controls)
+        self.draw_on(self.alpha, self.beta, self.x1, self.x2, self.eps, self.training)
 
     def values(self) -> dict[str, object]:
         """What stands in the controls; of the texts, the numbers.

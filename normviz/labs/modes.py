@@ -98,7 +98,7 @@ def _row(name: str, what: str) -> str:
 
 
 def _moves(explained: Explanation, name: str) -> str:
-    if explained.before is None:
+    if not explained.before:
         return "there is none"
     states = explained.before[name], explained.after[name]
     before, after = (", ".join(map(five_digits, s.reshape(-1).tolist())) for s in states)

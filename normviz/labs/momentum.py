@@ -115,7 +115,7 @@ def _describe(setting: MomentumSetting, weights: dict, text: str) -> str:
 
 
 class MomentumLab(Lab):
-    """An explorer: how running_mean and running_var follow the data, and whom they remember.
+    """An explorer: how the running statistics follow the data, and which batches they remember.
 
     One channel of random numbers with mean 3 and variance 4 goes through ``BatchNorm1d(1)``. Each
     control can be set and read by name: ``momentum`` (which follows ``slide``), ``average``

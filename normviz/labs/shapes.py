@@ -63,7 +63,8 @@ class ShapeSetting:
         sizes = dict(FIRST_SIZES)
         if needs(self.layer, "num_groups"):
             sizes["c"] = self.groups * (2 if 2 * self.groups <= LONGEST else 1)
-        shape = as_shape(self.shape or [sizes[name] for name in axes.split()])
+        small = [sizes[name] for name in axes.split()]
+        shape = as_shape(small if self.shape is None else self.shape)
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "shape", shape)
 
@@ -74,11 +75,7 @@ def needs(layer: str, argument: str) -> bool:
 
 
 def view_shape(setting: ShapeSetting) -> View:
-    """The slices that a layer pools.
-
-    Raises:
-        RuleBroken: for a layer that cannot be made, such as one whose groups do not divide.
-    """
+    """The slices that a layer pools; or why there is none, if its groups do not divide, say."""
     x = _integers(len(setting.shape))[tuple(slice(size) for size in setting.shape)]
     try:
         layer = make_layer(setting.layer, setting.axes, setting.shape, setting)

@@ -67,6 +67,7 @@ class GroupNorm(Norm):
         if input.numel() == self.num_groups:
             raise RefusedInput(
                 f"Expected more than 1 value per group in a batch of one: got x of shape "
-                f"{tuple(input.shape)} for {self.num_groups} groups; fewer groups would do."
+                f"{tuple(input.shape)} for {self.num_groups} group{'s' * (self.num_groups > 1)}; "
+                "a larger one would do."
             )
         return super().by_input(input, plan)

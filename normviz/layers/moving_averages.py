@@ -91,8 +91,8 @@ class MABN2d(Norm):
         no_mean = x.new_zeros(plan.reduction.stat_shape(x.shape))
         if self.training:
             batch = plan.reduction.mean(x.detach().square())
-            var, r, of_memory = self._remember(batch)
-            now = self.memory_gz, int(self.iterations) % self.memory, of_memory
+            var, r, slot, of_memory = self._remember(batch)
+            now = self.memory_gz, slot, of_memory
             z = _Standardize.apply(x, plan.reduction, (var + self.eps).sqrt(), *now)
             y = z * plan.reduction.spread(r, x.shape)
             source = "memory" if of_memory else "batch"
@@ -105,10 +105,10 @@ class MABN2d(Norm):
         return self.scale_and_shift(y, input, plan), no_mean, var
 
     @torch.no_grad()
-    def _remember(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-        """The variance that normalizes now, r, and whether the memory is used."""
+    def _remember(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int, bool]:
+        """The variance that normalizes now, r, the slot in the memory, and whether that is used."""
         self.iterations += 1
-        t = int(self.iterations)
+        t = 1 if self.iterations.is_meta else int(self.iterations)
         self.memory_x2[t % self.memory] = batch
         of_memory = t > self.memory and t >= self.warmup
         var = precise(self.memory_x2).mean(0) if of_memory else batch
@@ -117,7 +117,7 @@ class MABN2d(Norm):
         if t <= max(HELD, self.warmup):
             r = torch.ones_like(r)
         self.running_var.copy_(before.lerp(var, self.momentum))
-        return var, r, of_memory
+        return var, r, t % self.memory, of_memory
 
 
 class _Standardize(torch.autograd.Function):

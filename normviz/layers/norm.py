@@ -15,7 +15,7 @@ from torch import nn
 
 from normviz.normalization import normalize_precisely, widen
 from normviz.plans import Plan
-from normviz.refusals import RefusedInput, check_input, check_numbers
+from normviz.refusals import RefusedInput, check_input, check_numbers, positive_int
 from normviz.state import arguments_of, epsilon_of
 from normviz.telling import tell
 
@@ -52,6 +52,7 @@ class Norm(nn.Module):
         super().__init__()
         self.eps = eps
         check_numbers(self)
+        shape = [positive_int("a size of the weight", size) for size in shape]
         for name, wanted in {"weight": affine, "bias": affine and bias}.items():
             empty = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
             self.register_parameter(name, empty)

@@ -77,13 +77,11 @@ class _WeightNorm(nn.Module):
         dim: as there.
     """
 
+    plan = norm_of_weight
+
     def __init__(self, dim: int | None = 0):
         super().__init__()
         self.dim = -1 if dim is None else dim
-
-    def plan(self, ndim: int) -> Plan:
-        """The numbers of a weight share a norm, one per output."""
-        return norm_of_weight(self, ndim)
 
     def forward(self, scale: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """The weight."""
