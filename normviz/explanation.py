@@ -145,7 +145,7 @@ def _parts_of_weight(layer, name: str) -> tuple[torch.Tensor, torch.Tensor | Non
 
 def _tell(layer, plan: Plan, numbers: torch.Tensor) -> Told:
     """What normalizes, of a layer that does not tell."""
-    eps = 0.0 if plan.summed else epsilon_of(layer, numbers.dtype)
+    eps = epsilon_of(layer, numbers.dtype)
     if stored := stored_statistics(layer, plan):
         return Told(plan, "running", *map(precise, stored), eps)
     own = _measure(numbers, plan, plan.reduction)

@@ -516,6 +516,7 @@ def test_the_slices_of_weight_norm_are_those_of_the_weight():
     assert explained.mean.tolist() == [0, 0]
     assert explained.var.tolist() == [25, 4]
     assert "output 0: ‖v‖² = 3² + (−4)² = 25" in explained.picture().text
+    assert "one g per o" in explained.picture("weight").text
     assert "g = 5 for each of these numbers" in explained.picture("weight").text
     assert (
         "3 / √25 = 0.6; first number: g · normalized = 5 · 0.6 = 3"
