@@ -69,6 +69,11 @@ INPUTS = {
     "sizes under no name": (FourByFive, torch.ones(2, 4, 6), "axis 2|size 5|got 6|(2, 4, 6)"),
     "one value": (bn, torch.ones(1, 3), "more than 1 value per channel|(1, 3)|eval()"),
     "one value of (N, C, L)": (bn, torch.ones(1, 3, 1), "more than 1 value per channel|(1, 3, 1)"),
+    "one value per group": (
+        lambda: normviz.GroupNorm(3, 3),
+        torch.ones(1, 3),
+        "more than 1 value per group|batch of one|(1, 3)|3 groups",
+    ),
     "one value in eval": (
         lambda: normviz.BatchNorm1d(3, track_running_stats=False).eval(),
         torch.ones(1, 3),

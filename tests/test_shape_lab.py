@@ -165,6 +165,12 @@ def test_an_unknown_layer_is_refused_with_the_known_ones(layer):
         labs.shape_lab(layer)
 
 
+@pytest.mark.parametrize("layer", ["CentredConv2d", "weight_norm"])
+def test_a_weight_that_is_normalized_is_counted_through(layer):
+    numbers = [number for _, number in cells_of(labs.shape_lab(layer)).values()]
+    assert all(map(float.is_integer, numbers)) and len({*numbers}) > 2
+
+
 @every_look
 def test_every_control_at_both_its_ends_is_true_to_torch(layer, axes, show, by):
     lab = open_lab(layer, axes, show, by)
