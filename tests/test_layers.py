@@ -177,6 +177,28 @@ def test_the_memory_of_mabn_makes_r_after_a_thousand_batches():
 # Weights
 
 
+@pytest.mark.parametrize(("stored", "r"), [(1e-6, 5), (1e6, 0.2)])
+def test_r_goes_no_further_than_five_times_either_way(stored, r):
+    layer = normviz.MABN2d(1, memory=1, warmup=0, eps=0)
+    layer.running_var.fill_(stored)
+    layer.iterations.fill_(1000)
+    x = torch.tensor([3.0, -4]).reshape(2, 1, 1, 1)
+    torch.testing.assert_close(layer(x), r * x / 12.5**0.5)
+
+
+DEFAULTS = {  # from the papers
+    "FilterResponseNorm2d": {"eps": 1e-6, "learn_eps": False, "threshold": True},
+    "SwitchableNorm2d": {"eps": 1e-5, "momentum": 0.1},
+    "MABN2d": {"memory": 16, "eps": 1e-5, "momentum": 0.02, "warmup": 100},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_layer_starts_as_its_paper_says(name):
+    parameters = inspect.signature(getattr(normviz, name)).parameters
+    assert DEFAULTS[name] == {option: parameters[option].default for option in DEFAULTS[name]}
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2, -1, None])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
 def test_weight_norm_is_torchs(dim, dtype):
