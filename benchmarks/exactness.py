@@ -154,8 +154,8 @@ def layer_of(library, name: str, x: torch.Tensor, eps: float, *, affine: bool = 
 
 
 WAYS: dict[str, Callable[[str, torch.Tensor, float], torch.Tensor]] = {
-    "normviz": lambda name, x, eps: layer_of(normviz, name, x, eps)(x),
-    # torch's BatchNorm refuses an eps of 0; the least number above it makes no difference.
+    # BatchNorm refuses an eps of 0; the least number above it makes no difference.
+    "normviz": lambda name, x, eps: layer_of(normviz, name, x, max(eps, 5e-324))(x),
     "torch.nn": lambda name, x, eps: layer_of(nn, name, x, max(eps, 5e-324))(x),
     "from scratch": lambda name, x, eps: from_scratch(x, _over(name, x), eps),
     "E[x²] − E[x]²": lambda name, x, eps: by_squares(x, _over(name, x), eps),

@@ -84,10 +84,12 @@ class Captions:
             lines = f"{used} {are}", f"the numbers here have {here}: not used"
             return Caption(values, lines)
         lines = self._spell_sums(explained.reduction, label, own)
-        if told.source == "memory":
-            symbol, kind, value = values[0]
-            used = f"{symbol} = {five_digits(value)} normalizes: the average {kind} in the memory"
-            lines += (used,)
+        if told.source in ("memory", "workers"):
+            used = " and ".join(f"{symbol} = {five_digits(value)}" for symbol, _, value in values)
+            normalize = "normalize" if len(values) > 1 else "normalizes"
+            kind = f"the average {values[0][1]} in the memory"
+            whose = {"memory": kind, "workers": "those of all workers"}[told.source]
+            lines += (f"{used} {normalize}: {whose}",)
         if explained.stores_unbiased:
             n, unbiased = explained.count, explained.batch_var_unbiased.reshape(-1)[label]
             unbiased = f"σ² · {n:,} / {n - 1:,} = {five_digits(float(unbiased))}"
@@ -278,6 +280,7 @@ def _rule_of(explained) -> str:
         "batch": f"Each slice's own {' and (biased) '.join(kinds)} {verb} it{without}",
         "running": f"The running {' and '.join(kinds)} {verb} x, not the slices' own{without}",
         "memory": f"The average {kinds[0]} in the memory {verb} x, not the slices' own{without}",
+        "workers": f"The {' and '.join(kinds)} of all workers {verb} x, not the slices' own",
     }[explained.source]
     return f"{sentence}: {formula}."
 
@@ -304,6 +307,8 @@ def _columns(explained) -> dict[str, Callable[[dict[str, int]], str]]:
     columns = dict(zip(kinds, map(number, plan.pick(*stats)), strict=True))
     if explained.source == "memory":
         columns["in memory"] = number(explained.var)
+    if explained.source == "workers":
+        columns |= {"mean of all": number(explained.mean), "variance of all": number(explained.var)}
     columns |= {_name_of(part): pair(part) for part in explained.parts}
     if explained.stores_unbiased:
         columns["unbiased"] = number(explained.batch_var_unbiased)

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from normviz.captions import call_of, draw_explanation, table_of
+from normviz.formula import precise, wide, widen
 from normviz.looking import twin_of, untouched
-from normviz.normalization import normalize_precisely, precise, standardize, wide, widen
+from normviz.normalization import normalize_precisely, standardize
 from normviz.picture import Picture
 from normviz.plans import Plan, declared, plan_of
 from normviz.reduction import Reduction
@@ -161,7 +162,7 @@ def _measure(numbers: torch.Tensor, plan: Plan, reduction: Reduction) -> tuple[t
         return nothing + torch.nan, nothing + torch.nan
     if not plan.scaled:
         return reduction.mean(x), nothing + 1
-    return normalize_precisely(widen(numbers), reduction, 1e-5, centred=plan.centred)[1:]
+    return normalize_precisely(widen(numbers), reduction, 0.0, centred=plan.centred)[1:]
 
 
 def _standardize(numbers: torch.Tensor, told: Told) -> torch.Tensor:
@@ -192,7 +193,7 @@ class Explanation:
 
     @property
     def source(self) -> str:
-        """Whose statistics normalized: ``"batch"``, ``"running"``, ``"memory"``, ``"weight"``."""
+        """Whose statistics normalized: "batch", "running", "memory", "workers" or "weight"."""
         return self.told.source if self.plan.normalizes == "input" else "weight"
 
     @cached_property
@@ -254,7 +255,7 @@ class Explanation:
     @property
     def stores_unbiased(self) -> bool:
         """Whether each slice's unbiased variance is on its way into a running one."""
-        return self.tracks and self.plan.centred and not self.parts
+        return self.tracks and self.plan.centred and not self.parts and self.source != "workers"
 
     @cached_property
     def expected(self) -> torch.Tensor:

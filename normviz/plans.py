@@ -173,7 +173,7 @@ def declared(layer, ndim: int) -> tuple[type | None, Plan]:
         ndim = operator.index(ndim)
     except TypeError:
         raise ValueError(f"ndim must be a number of axes: got {ndim!r}; x.ndim would do.") from None
-    if not isinstance(layer, type) and getattr(layer, "has_uninitialized_params", bool)():
+    if hasattr(type(layer), "has_uninitialized_params") and layer.has_uninitialized_params():
         raise ValueError(
             f"layer must have seen a batch: got {type(layer).__name__}, whose sizes are not known "
             "yet; layer(x) gives them to it."

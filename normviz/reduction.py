@@ -140,7 +140,7 @@ class Reduction:
         >>> Reduction("n t c -> n t").stat_shape((8, 10, 512))
         (8, 10)
         """
-        return self._layout(shape).stat_shape
+        return self.layout(shape).stat_shape
 
     def count(self, shape: tuple[int, ...]) -> int:
         """How many numbers feed each statistic.
@@ -148,7 +148,7 @@ class Reduction:
         >>> Reduction("n c h w -> c").count((4, 3, 5, 5))
         100
         """
-        return self._layout(shape).count
+        return self.layout(shape).count
 
     def labels(self, shape: tuple[int, ...], at=None) -> np.ndarray:
         """An int array of this shape in which equal labels share a statistic.
@@ -168,7 +168,7 @@ class Reduction:
         >>> Reduction("n c -> n c").labels((10_000, 10_000), at=([0, 9_999], [0, 1])).tolist()
         [[0, 1], [99990000, 99990001]]
         """
-        layout = self._layout(shape)
+        layout = self.layout(shape)
         every = [range(size) for size in layout.shape]
         at = every if at is None else _positions(at, layout.shape)
         strides, stride = {}, 1
@@ -197,7 +197,7 @@ class Reduction:
 
     def slice_of(self, x, label: int):
         """The same as a view, with an axis for each pooled one."""
-        layout = self._layout(x.shape)
+        layout = self.layout(x.shape)
         index: list = [slice(None)] * len(layout.split)
         kept = (i for i in range(len(index)) if i not in layout.pooled)
         for i, position in zip(kept, self.locate(label, x.shape).values(), strict=True):
@@ -211,7 +211,7 @@ class Reduction:
         (0, 3)
         """
         position, index = self.locate(label, shape), []
-        for group in self._layout(shape).groups:
+        for group in self.layout(shape).groups:
             at = 0
             for name, size in group:
                 at = at * size + position.get(name, 0)
@@ -237,7 +237,7 @@ class Reduction:
                 tensor.
         """
         x = _floating(x)
-        layout = self._layout(x.shape)
+        layout = self.layout(x.shape)
         if not layout.count:
             raise ValueError(f"there is no mean over no numbers: x has shape {tuple(x.shape)}.")
         return _sum(x, layout) / layout.count
@@ -245,7 +245,7 @@ class Reduction:
     def sum(self, x):
         """One sum per statistic, as ``mean`` gives one mean; the sum of no numbers is 0."""
         x = _floating(x)
-        return _sum(x, self._layout(x.shape))
+        return _sum(x, self.layout(x.shape))
 
     def var(self, x, correction: float = 0):
         """One variance per statistic, by two passes: first the mean, then the squared distances.
@@ -274,7 +274,7 @@ class Reduction:
         if _is_tensor(x):
             centred = x - self.spread(mean, x.shape)
             return self.mean(centred * centred) * (count / (count - correction))
-        return _squares(x, mean, self._layout(x.shape)) / (count - correction)
+        return _squares(x, mean, self.layout(x.shape)) / (count - correction)
 
     def spread(self, stat, shape: tuple[int, ...]):
         """A statistic laid back over the input's shape: to each element the one that it feeds.
@@ -289,7 +289,7 @@ class Reduction:
         >>> Reduction("n c -> n").spread(np.array([5, 7]), (2, 3)).tolist()
         [[5, 5, 5], [7, 7, 7]]
         """
-        layout = self._layout(shape)
+        layout = self.layout(shape)
         if tuple(_array("stat", stat).shape) != layout.stat_shape:
             raise ValueError(
                 f"stat must have shape {layout.stat_shape} for an input of shape {tuple(shape)} "
@@ -299,7 +299,8 @@ class Reduction:
             stat = _broadcast(stat.reshape(layout.aligned), layout.grouped)
         return _broadcast(stat.reshape(layout.merged), layout.shape)
 
-    def _layout(self, shape) -> Layout:
+    def layout(self, shape) -> Layout:
+        """What the pattern makes of a shape."""
         return lay_out(self.pattern, self.sizes, as_shape(shape))
 
     def name_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -308,7 +309,7 @@ class Reduction:
         >>> Reduction("n ... -> n").name_axes((4, 3, 2))
         ('n', 'axis 1', 'axis 2')
         """
-        return self._layout(shape).axis_names
+        return self.layout(shape).axis_names
 
     def cuts(self, shape: tuple[int, ...]) -> dict[int, int]:
         """Axes along which an array can be cut into parts without dividing a slice.
@@ -319,7 +320,7 @@ class Reduction:
         >>> Reduction("n c h w -> c").cuts((4, 3, 5, 5)), Reduction("n t c -> n t").cuts((8, 9, 4))
         ({1: 0}, {0: 0, 1: 1})
         """
-        return self._layout(shape).cuts
+        return self.layout(shape).cuts
 
     def locate(self, label: int, shape: tuple[int, ...]) -> dict[str, int]:
         """Where a statistic stands: the position on each kept axis that its label stands for.
@@ -327,7 +328,7 @@ class Reduction:
         >>> Reduction("n c l -> n c").locate(4, (2, 3, 5))
         {'n': 1, 'c': 1}
         """
-        layout = self._layout(shape)
+        layout = self.layout(shape)
         count = prod(layout.stat_shape)
         if not (hasattr(label, "__index__") and 0 <= label < count):
             raise ValueError(

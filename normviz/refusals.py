@@ -1,6 +1,7 @@
 """What a layer refuses, in words: the argument, the rule, what was given, and what would do."""
 
 import operator
+from fractions import Fraction
 from math import inf, prod
 from numbers import Real
 
@@ -18,6 +19,9 @@ LIMITS = {  # of a layer's numbers: the largest, the rule, and what is usual
 }
 
 
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
 class RefusedInput(ValueError, RuntimeError):
     """What a layer refuses, before it changes anything.
 
@@ -26,8 +30,13 @@ class RefusedInput(ValueError, RuntimeError):
     """
 
 
-def check_input(layer: nn.Module, x: torch.Tensor) -> Plan:
+def check_input(layer: nn.Module, x: torch.Tensor, *, alone: bool = True) -> Plan:
     """The plan of a layer for x, if it can take x. It may be normviz's, torch.nn's or anybody's.
+
+    Args:
+        layer: that is to take it.
+        x: the input.
+        alone: whether x is all that is pooled; if not, check_count comes later.
 
     Raises:
         RefusedInput: naming the argument, the rule, what was given and what would do.
@@ -43,7 +52,9 @@ def check_input(layer: nn.Module, x: torch.Tensor) -> Plan:
         return plan  # which says nothing of x
     _check_sizes(layer, plan, x)
     _check_state(layer, plan, x)
-    _check_count(layer, plan, x)
+    _check_eps(layer, plan)
+    if alone:
+        check_count(layer, plan, x, plan.reduction.count(x.shape))
     return plan
 
 
@@ -53,6 +64,9 @@ def check_tensor(layer, x) -> None:
     Raises:
         RefusedInput: with what would make one of it.
     """
+    is_usual = type(x) is torch.Tensor and x.dtype in FLOATS and x.layout == torch.strided
+    if is_usual and not x.is_nested:
+        return
     if not isinstance(x, torch.Tensor):
         raise RefusedInput(f"x must be a torch tensor: got {_spell(x, _to_dtype_of(layer))}.")
     if x.is_nested:
@@ -82,6 +96,11 @@ def _to_dtype_of(layer) -> str:
 def _spell(x, to_dtype: str) -> str:
     """What is no tensor, and what would do."""
     kind = type(x).__name__
+    if isinstance(x, torch.fx.Proxy):
+        return (
+            f"{kind}, of torch.fx.symbolic_trace, which holds no numbers to decide by; "
+            "torch.export.export would do"
+        )
     if isinstance(x, nn.Module):
         return f"{kind}, a module; the layer comes first, then its input"
     try:
@@ -123,7 +142,8 @@ def _check_sizes(layer, plan: Plan, x) -> None:
 
 def _check_state(layer, plan: Plan, x) -> None:
     """Weights and statistics: one device, fitting dtypes, and one number per slice each."""
-    held = {name: getattr(layer, name, None) for name in ("weight", "bias", *RUNNING)}
+    names = ("weight", "bias", *RUNNING) if plan.running else ("weight", "bias")
+    held = {name: getattr(layer, name, None) for name in names}
     held = {name: tensor for name, tensor in held.items() if isinstance(tensor, torch.Tensor)}
     for name, tensor in held.items():
         if tensor.device != x.device:
@@ -148,17 +168,33 @@ def _check_state(layer, plan: Plan, x) -> None:
     found = [name for name in RUNNING if name in held]
     if len(found) == 1 and all(hasattr(layer, name) for name in RUNNING):
         raise RefusedInput(f"{' and '.join(RUNNING)} must both be there: got {found[0]} alone.")
-    by_flag = not plan.over_samples and getattr(layer, "track_running_stats", False)
-    if by_flag and not layer.training and not found:
+    if layer.training or found or plan.running is None or plan.over_samples:
+        return
+    if getattr(layer, "track_running_stats", False):
         raise RefusedInput(
             "running_mean and running_var must be there where track_running_stats is set: got "
             "none; layer.track_running_stats = False would do."
         )
 
 
-def _check_count(layer, plan: Plan, x) -> None:
-    """Where running statistics are kept, a slice of one number has none to give."""
-    if not plan.running or not plan.centred or plan.mixed or plan.reduction.count(x.shape) != 1:
+def _check_eps(layer, plan: Plan) -> None:
+    """A batch may hold a channel of one number only, as torch says of BatchNorm alone."""
+    if not (plan.running and plan.centred and plan.over_samples and layer.eps == 0):
+        return
+    if stored_statistics(layer, plan) is None:
+        raise RefusedInput(
+            "eps must be more than 0 where the statistics of the batch normalize, as in torch.nn: "
+            "got 0; 1e-5 is usual."
+        )
+
+
+def check_count(layer, plan: Plan, x, count: int) -> None:
+    """Where running statistics are kept, a slice of one number has none to give.
+
+    Raises:
+        RefusedInput: if a slice holds one.
+    """
+    if not plan.running or not plan.centred or plan.mixed or count != 1:
         return
     if stored_statistics(layer, plan) is None:
         what, more = "spatial element", "longer or larger input"
@@ -180,8 +216,10 @@ def check_numbers(layer) -> None:
     """
     for name, (most, rule, usual) in LIMITS.items():
         value, optional = getattr(layer, name, 0), name in getattr(layer, "optional", ())
+        if type(value) is float and 0 <= value <= most:
+            continue
         if not (value is None and optional) and not (
-            isinstance(value, Real) and 0 <= value <= most
+            isinstance(value, Real) and not isinstance(value, Fraction) and 0 <= value <= most
         ):
             rule += ", or None" * optional
             raise RefusedInput(f"{name} must be {rule}: got {value!r}; {usual} is usual.")

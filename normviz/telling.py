@@ -33,7 +33,8 @@ class Told:
 
     Attributes:
         plan: of the layer, for this input.
-        source: whose statistics these are: ``"batch"``, ``"running"`` or ``"memory"``.
+        source: whose statistics these are: ``"batch"``, ``"running"``, ``"memory"`` or, of a
+            batch that is shared out, ``"workers"``.
         mean: one per slice of ``plan.reduction``, or of its running statistics; 0 if not centred.
         var: likewise: the biased variance, or the mean square.
         eps: added to it: a number, or one per slice.

@@ -23,6 +23,8 @@ SLOW = [
     "test_sheets",
     "test_binder",
     "test_newcomer",
+    "test_traced",
+    "test_sync_batch_norm",
     "test_lab_speed",
     "test_layer_speed",
     "test_picture_speed",

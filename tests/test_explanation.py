@@ -46,8 +46,8 @@ def meetings():
         name, _, shape = case
         tracked = tracks(name) and name[:-2] not in seen
         seen.add(name[:-2])
-        # torch's InstanceNorm cannot be tracked too late: in eval it has nothing to use.
-        ways = [*TRACKING][: 3 if name.startswith("I") else 4] if tracked else ["tracked"]
+        # torch's InstanceNorm and SyncBatchNorm cannot be tracked too late: they ask for buffers.
+        ways = [*TRACKING][: 3 if name[0] in "IS" else 4] if tracked else ["tracked"]
         for library, mode, tracking in product(libraries_of(name), ("training", "eval"), ways):
             label = f"{library.__name__} {name} {mode} {tracking} {shape}"
             yield label, (library, case, mode, tracking)
@@ -848,7 +848,11 @@ REFUSED = [
     (nn.LayerNorm(3), random(4, 3).double(), r"one dtype .* x.to\(torch.float32\) would do"),
     (nn.BatchNorm1d(3), random(1, 3), "more than 1 value per channel"),
     (nn.InstanceNorm1d(3), random(4, 3, 1), "more than 1 spatial element"),
-    (nn.BatchNorm1d(3, eps=0), random(4, 3), "does not take x: batch_norm eps must be positive"),
+    (
+        nn.BatchNorm1d(3, eps=0),
+        random(4, 3),
+        "eps must be more than 0 where the statistics of the batch",
+    ),
 ]
 
 

@@ -16,10 +16,11 @@ from test_conformance import (
     twins,
 )
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations, parametrize
 
 import normviz
-from normviz import Reduction, blocks, normalize, weight_norm
+from normviz import Reduction, accelerated, normalize, weight_norm
 from normviz.refusals import RefusedInput
 
 TABLE = ("BatchNorm1d", (3,), (7, 3))
@@ -42,7 +43,7 @@ def test_momentum_none_is_the_plain_average():
 
 
 def test_the_stored_variance_is_unbiased_and_the_normalizing_one_is_not():
-    layer, x = normviz.BatchNorm1d(3, momentum=1, affine=False, eps=0), random_input((7, 3))
+    layer, x = normviz.BatchNorm1d(3, momentum=1, affine=False, eps=1e-9), random_input((7, 3))
     torch.testing.assert_close(layer(x).var(0, correction=0), torch.ones(3))
     torch.testing.assert_close(layer.running_var, x.var(0, correction=1))
 
@@ -174,6 +175,59 @@ def test_the_memory_of_mabn_makes_r_after_a_thousand_batches():
     assert not torch.allclose(ours(x).double() - ours.bias.double()[:, None, None], z, rtol=0.1)
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@every_torch_layer
+def test_an_eps_of_zero_is_taken_where_torch_takes_it(case, training):
+    x, said = random_input(case[2]), []
+    for library in (nn, normviz):
+        layer = getattr(library, case[0])(*case[1], eps=0).train(training)
+        try:
+            said.append(layer(x).shape)
+        except ValueError as error:
+            assert "eps must be" in str(error)
+            assert getattr(layer, "num_batches_tracked", 0) == (library is nn)
+            said.append("refused")
+    assert said[0] == said[1]
+
+
+def test_a_constant_beyond_all_squares_becomes_zero_in_float64():
+    x = torch.full((1, 4), 1e160, dtype=torch.float64)
+    assert normviz.LayerNorm(4, dtype=torch.float64)(x).tolist() == [[0] * 4]
+
+
+PARTS = {
+    "every second sample": lambda x: x[::2],
+    "cropped": lambda x: x[:, :, 1:-1, 2:],
+    "some channels": lambda x: x[:, :3],
+    "turned": lambda x: x.transpose(2, 3),
+    "one position": lambda x: x[:, :, :1, :1],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("last", [True, False], ids=["channels last", "channels first"])
+def test_a_part_of_an_image_stays_in_memory_as_in_torch(last, part, training):
+    x = random_input((8, 6, 10, 12))
+    x = x.to(memory_format=torch.channels_last) if last else x
+    x = PARTS[part](x).requires_grad_()
+    for name, arguments in {
+        "BatchNorm2d": (x.shape[1],),
+        "GroupNorm": (1, x.shape[1]),
+        "LayerNorm": (x.shape[1:],),
+        "RMSNorm": (x.shape[3],),
+    }.items():
+        for layer in (
+            getattr(library, name)(*arguments).train(training) for library in (nn, normviz)
+        ):
+            y = layer(x)
+            kept = [y.is_contiguous(memory_format=torch.channels_last), y.is_contiguous()]
+            if layer.__module__.startswith("torch."):
+                wanted = kept
+        assert kept == wanted or x[0, 0].numel() == 1, name
+
+
 # Weights
 
 
@@ -285,12 +339,19 @@ def exact(*shape):
     ],
     ids=str,
 )
-def test_normalize_has_the_right_derivatives_by_all_three_outputs(reduction, shape, centred):
-    def three_outputs(x):
-        return normalize(x, reduction, 1e-3, centred=centred)
+@pytest.mark.parametrize("small", [0, 100], ids=["large", "small"])
+def test_normalize_has_the_right_derivatives_by_all_three_outputs(
+    reduction, shape, centred, small, monkeypatch
+):
+    monkeypatch.setattr(accelerated, "SMALL", small)
+    weight, bias = (exact(*reduction.stat_shape(shape)) for _ in range(2))
 
-    assert torch.autograd.gradcheck(three_outputs, exact(*shape))
-    assert torch.autograd.gradgradcheck(three_outputs, exact(*shape))
+    def three_outputs(x, weight, bias):
+        return normalize(x, reduction, 1e-3, weight, bias, centred=centred)
+
+    assert torch.autograd.gradcheck(three_outputs, (exact(*shape), weight, bias))
+    assert torch.autograd.gradcheck(lambda *a: three_outputs(*a)[0], (exact(*shape), weight, bias))
+    assert torch.autograd.gradgradcheck(three_outputs, (exact(*shape), weight, bias))
 
 
 @pytest.mark.parametrize("block", [1, 20])
@@ -299,11 +360,13 @@ def test_normalize_has_the_right_derivatives_by_all_three_outputs(reduction, sha
 def test_a_large_input_taken_block_by_block_gives_the_same(dtype, layout, block, monkeypatch):
     cuts, split = [], torch.Tensor.split
     monkeypatch.setattr(torch.Tensor, "split", lambda x, *how: cuts.append(how) or split(x, *how))
-    monkeypatch.setattr(blocks, "BLOCK", block)
+    monkeypatch.setattr(accelerated, "SMALL", 0)
+    monkeypatch.setattr(accelerated, "BLOCK", block)
     for case in CASES:
         x = LAYOUTS[layout](random_input(case[2])).to(dtype)
-        if hasattr(nn, case[0]):
-            assert_twins(*twins(case, dtype=dtype), x, TOLERANCE[dtype])
+        for training in (True, False) if hasattr(nn, case[0]) else ():
+            ours, theirs = (layer.train(training) for layer in twins(case, dtype=dtype))
+            assert_twins(ours, theirs, x, TOLERANCE[dtype])
     assert cuts
 
 
@@ -366,10 +429,24 @@ def test_an_ensemble_of_layers_is_each_of_them(case):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # forward mode uses it
-def test_forward_mode_is_refused_rather_than_wrong():
-    x = exact(3, 2)
-    with pytest.raises(NotImplementedError, match="jvp"):
-        torch.func.jvp(lambda x: normalize(x, Reduction("n c -> c"), 1e-3)[0], (x,), (x,))
+@pytest.mark.parametrize("small", [0, 100], ids=["large", "small"])
+def test_forward_mode_and_second_derivatives_are_those_of_reverse_mode(small, monkeypatch):
+    monkeypatch.setattr(accelerated, "SMALL", small)
+    x, direction = exact(4, 3), torch.randn(4, 3, dtype=torch.float64)
+
+    def curved(x):
+        return normalize(x, Reduction("n c -> c"), 1e-3)[0].pow(3)
+
+    _, pushed = torch.func.jvp(curved, (x,), (direction,))
+    torch.testing.assert_close(pushed, (torch.func.jacrev(curved)(x) * direction).sum((-2, -1)))
+    with forward_ad.dual_level():
+        _, dual = forward_ad.unpack_dual(curved(forward_ad.make_dual(x, direction)))
+    torch.testing.assert_close(dual, pushed)
+    one, other = (
+        torch.autograd.functional.hessian(lambda x: curved(x).sum(), x, **how)
+        for how in ({}, {"outer_jacobian_strategy": "forward-mode", "vectorize": True})
+    )
+    torch.testing.assert_close(one, other)
 
 
 def small_net(library):

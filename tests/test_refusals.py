@@ -1,6 +1,7 @@
 """Bad input is refused with words that help, and before anything changes."""
 
 import copy
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -123,6 +124,18 @@ INPUTS = {
         "momentum|or None|got '0.1'",
     ),
     "eps -1 later": (lambda: changed(ln(3), eps=-1), torch.ones(2, 3), "eps|0 or more|got -1|1e-5"),
+    "eps a fraction later": (
+        lambda: changed(bn(), eps=Fraction(1, 3)),
+        torch.ones(2, 3),
+        "eps|0 or more|got Fraction(1, 3)",
+    ),
+    "momentum a fraction later": (
+        lambda: changed(bn(), momentum=Fraction(1, 3)),
+        torch.ones(2, 3),
+        "momentum|0 to 1|got Fraction(1, 3)",
+    ),
+    "eps 0 in training": (lambda: changed(bn(), eps=0), torch.ones(2, 3), "eps|more than 0|got 0"),
+    "a stand-in": (bn, torch.fx.Proxy(torch.fx.Graph().placeholder("x")), "symbolic_trace|export"),
     "eps None later": (lambda: changed(bn(), eps=None), torch.ones(2, 3), "eps|0 or more|got None"),
 }
 

@@ -158,7 +158,7 @@ def test_a_lab_opens_on_the_layer_that_is_asked_for(layer):
     assert_true_to_torch(lab)
 
 
-@pytest.mark.parametrize("layer", ["SyncBatchNorm", "batchnorm1d", "", None, nn.LayerNorm])
+@pytest.mark.parametrize("layer", ["LazyBatchNorm1d", "batchnorm1d", "", None, nn.LayerNorm])
 def test_an_unknown_layer_is_refused_with_the_known_ones(layer):
     known = f"{', '.join(shapes.LAYER_MAKERS)}: got"
     with pytest.raises(ValueError, match=known):

@@ -14,9 +14,13 @@ class BatchNorm1d(TrackingNorm):
     batch (biased variance), and the running statistics move towards them (unbiased variance). In
     eval, the same with the running statistics.
 
+    Under activation checkpointing, torch's layer counts and tracks a batch twice, once for each
+    pass; this one once, as the second pass ends as soon as it has what the gradient needs.
+
     Args:
         num_features: C, the number of channels.
-        eps: added to the variance, inside the root; 0 or more.
+        eps: added to the variance, inside the root; 0 or more, and more than 0 where the batch's
+            own statistics normalize.
         momentum: weight of the new batch in the running statistics, 0 to 1; None for the plain
             average of all batches.
         affine: whether there are a weight and a bias, one of each per channel, starting at 1 and 0.

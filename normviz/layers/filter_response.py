@@ -7,8 +7,9 @@ codes differ: timm's ε is 1e-5, and TensorFlow Addons learns a threshold for ea
 import torch
 from torch import nn
 
+from normviz.formula import precise
 from normviz.layers.norm import Norm
-from normviz.normalization import precise, standardize
+from normviz.normalization import standardize
 from normviz.plans import Plan
 from normviz.refusals import positive_int
 from normviz.telling import tell

@@ -10,8 +10,9 @@ first batch rather than from 1, and momentum is the weight of the old value.
 import torch
 from torch.autograd.function import once_differentiable
 
+from normviz.formula import precise
 from normviz.layers.norm import Norm
-from normviz.normalization import precise, standardize
+from normviz.normalization import standardize
 from normviz.plans import Plan
 from normviz.reduction import Reduction
 from normviz.refusals import RefusedInput, check_numbers, positive_int

@@ -4,8 +4,9 @@ A layer supplies its plan and no formula: which numbers share a mean and a varia
 a weight and a bias. One ``normalize``, with one hand-derived backward, serves them all.
 
 The layers stand on nn.Module alone, to be read from top to bottom. Tools that look for torch's own
-classes, such as ``update_bn`` or ``convert_sync_batchnorm``, skip them. ``torch.export`` refuses
-them: its tensors hold no numbers, and ``normalize`` looks at those of a variance before it uses it.
+classes, such as ``update_bn`` or ``convert_sync_batchnorm``, skip them. ``torch.func``,
+``torch.export`` and ``torch.compile`` take them; ``torch.jit.script`` and ``torch.fx`` do not, as
+they follow no decisions, and what ``torch.jit.trace`` makes holds for inputs of one shape.
 """
 
 from typing import ClassVar
@@ -13,7 +14,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from normviz.normalization import normalize_precisely, widen
+from normviz.formula import widen
+from normviz.normalization import normalize_precisely
 from normviz.plans import Plan
 from normviz.refusals import RefusedInput, check_input, check_numbers, positive_int
 from normviz.state import arguments_of, epsilon_of
@@ -78,33 +80,31 @@ class Norm(nn.Module):
                 f"a plan must ask for one mean (or none) and one variance per slice of the input, "
                 f"or the layer must have a by_input of its own: got {plan!r}."
             )
-        eps, affine = epsilon_of(self, input.dtype), self.affine_for(input, plan)
+        eps = epsilon_of(self, input.dtype)
+        affine = self.weight, self.bias, plan.sharing
         y, mean, var = normalize_precisely(
-            input, plan.reduction, eps, *affine, plan.sharing, centred=plan.centred
+            input, plan.reduction, eps, *affine, centred=plan.centred
         )
         tell(plan, "batch", mean, var, eps, batch=(mean, var))
         return y, mean, var
 
     def scale_and_shift(self, y: torch.Tensor, input: torch.Tensor, plan: Plan) -> torch.Tensor:
         """y, in the dtype of sums, with weight and bias; in the dtype of the input."""
-        weight, bias = self.affine_for(input, plan)  # whose gradients add up in float32
-        if weight is not None:
-            y = y * plan.sharing.spread(widen(weight), input.shape)
-        if bias is not None:
-            y = y + plan.sharing.spread(widen(bias), input.shape)
+        sharing, shape = plan.sharing, input.shape  # gradients add up in float32
+        for parameter, act in ((self.weight, torch.mul), (self.bias, torch.add)):
+            if parameter is not None:
+                shared = widen(parameter).reshape(sharing.stat_shape(shape))
+                y = act(y, sharing.spread(shared, shape))
         return y.clone() if y is input else y.to(input.dtype)
 
     def as_laid_out(self, y: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
         """y in memory as torch's layer has it: channels last where they are last in the input."""
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.ndim)
-        is_last = last and not input.is_contiguous() and input.movedim(1, -1).is_contiguous()
-        kept = last if is_last and self.keeps_channels_last else torch.contiguous_format
-        return y.contiguous(memory_format=kept)
-
-    def affine_for(self, input: torch.Tensor, plan: Plan) -> list[torch.Tensor | None]:
-        """Weight and bias, with one axis for each that they are kept per."""
-        shape = plan.sharing.stat_shape(input.shape)
-        return [None if p is None else p.reshape(shape) for p in (self.weight, self.bias)]
+        if last and self.keeps_channels_last and not input.is_contiguous():
+            strides = input.movedim(1, -1).stride()  # of a part, such as every second sample, too
+            if strides[-1] and [*strides] == sorted(strides, reverse=True):
+                return y.contiguous(memory_format=last)
+        return y.contiguous()
 
     def extra_repr(self) -> str:
         """The arguments, as torch.nn prints them."""

@@ -9,8 +9,9 @@ running_var starts at 0.
 import torch
 from torch import nn
 
+from normviz.formula import precise
 from normviz.layers.norm import Norm
-from normviz.normalization import precise, standardize
+from normviz.normalization import standardize
 from normviz.plans import Plan
 from normviz.refusals import check_numbers, positive_int
 from normviz.telling import Part, tell

@@ -8,8 +8,9 @@ value).
 
 import torch
 
+from normviz.formula import precise, widen
 from normviz.layers.norm import Norm
-from normviz.normalization import precise, standardize, widen
+from normviz.normalization import normalize_precisely
 from normviz.plans import Plan
 from normviz.refusals import check_input, check_numbers, positive_int
 from normviz.state import stored_statistics
@@ -75,7 +76,8 @@ class TrackingNorm(Norm):
         else:
             y = self.by_stored(input, plan, stored)
         if self.moves():
-            self.track(plan, input, mean, var)
+            count = plan.reduction.count(input.shape) if input.numel() else 0
+            self.track(plan, count, mean, var)
         return self.as_laid_out(y, input)
 
     def moves(self) -> bool:
@@ -84,16 +86,18 @@ class TrackingNorm(Norm):
 
     def by_stored(self, input: torch.Tensor, plan: Plan, stored) -> torch.Tensor:
         """The output by running statistics; or that of no numbers, which take none at all."""
-        y = widen(input)
-        if stored:
-            mean, var = map(widen, stored)
-            tell(plan, "running", *map(precise, stored), self.eps)
-            y = standardize(y, plan.per(plan.running), mean, var, self.eps)
-        return self.scale_and_shift(y, input, plan)
+        if not stored:
+            return self.scale_and_shift(widen(input), input, plan)
+        tell(plan, "running", *map(precise, stored), self.eps)
+        affine = self.weight, self.bias, plan.sharing
+        running = plan.per(plan.running)
+        return normalize_precisely(input, running, self.eps, *affine, stored=stored)[0]
 
     @torch.no_grad()
-    def track(self, plan: Plan, input: torch.Tensor, mean, var) -> None:
+    def track(self, plan: Plan, count: int, mean, var) -> None:
         """Move the running statistics: new = (1 - momentum)·old + momentum·batch.
+
+        ``count`` is that of the numbers behind each mean and variance.
 
         The variance that is stored is the unbiased one, though the biased one normalizes. Where a
         running value is kept per fewer axes than a statistic, as in InstanceNorm, it moves towards
@@ -104,14 +108,13 @@ class TrackingNorm(Norm):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # the n-th batch weighs 1/n: the plain average of all batches
                 momentum = 1 / self.num_batches_tracked.item()
-        if mean is None or not mean.numel() or self.running_mean is None:
+        if not count or self.running_mean is None:
             return  # an empty batch counts, but has nothing to add
-        count = plan.reduction.count(input.shape)
-        together = plan.joining(plan.running)
+        if plan.statistic != plan.running:
+            mean, var = map(plan.joining(plan.running).mean, (mean, var))
         bessel = count / (count - 1) if plan.centred else 1
-        batch = together.mean(mean), together.mean(var * bessel)
-        for running, new in zip((self.running_mean, self.running_var), batch, strict=True):
-            running.copy_(momentum * new + (1 - momentum) * running)
+        self.running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+        self.running_var.mul_(1 - momentum).add_(var, alpha=momentum * bessel)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         if local_metadata.get("version") in (None, 1) and self.track_running_stats:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from normviz.normalization import precise, widen
+from normviz.formula import precise, widen
 from normviz.plans import Plan, norm_of_weight
 from normviz.reduction import Reduction
 from normviz.refusals import RefusedInput
