@@ -32,17 +32,14 @@ def plain(x: Tensor, weight, bias, over: Axes, eps: float, centred: bool = True,
     >>> y.tolist(), mean.tolist(), var.tolist()
     ([[-1.0, -1.0], [1.0, 1.0]], [[2.0, 20.0]], [[1.0, 100.0]])
     """
-    wide = precise(x)
-    if stored is not None:
-        mean, var = stored
-        y = (wide - mean) / (var + eps).sqrt()
-    elif wide.dtype == x.dtype:
+    numbers = precise(x)
+    if stored is None and numbers.dtype == x.dtype:
         y, mean, var = in_units(x, over, eps, centred)
     else:
-        mean = wide.mean(over, keepdim=True)
+        mean, var = stored or (numbers.mean(over, keepdim=True), None)
         mean = mean if centred else torch.zeros_like(mean)
-        deviations = wide - mean
-        var = deviations.square().mean(over, keepdim=True)
+        deviations = numbers - mean
+        var = deviations.square().mean(over, keepdim=True) if var is None else var
         y = deviations / (var + eps).sqrt()
     y = y if weight is None else y * weight  # float64 still
     y = y if bias is None else y + bias

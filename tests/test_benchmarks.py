@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 from nbformat.v4 import new_notebook
 
-from benchmarks import browser, compare, layers, lessons, pictures, run
+from benchmarks import browser, compare, layers, lessons, pictures, run, workers
 from benchmarks.compare import Row, Section, Spread, in_turns
 from benchmarks.report import HEAD, Report
 from tools.notebooks import LESSONS, Run, read
+from tools.workers import together
 
 FOLDER = Path(run.__file__).parent
 RESULTS = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
@@ -83,9 +84,9 @@ def run_stubs(folder, *arguments):
 def test_a_run_measures_each_module_in_a_process_of_its_own_and_writes_the_page(tmp_path):
     printed, page = run_stubs(tmp_path)
     sections = dict(rows_of(page))
-    assert [*sections] == ["layers", "lessons", "exactness"]
+    assert [*sections] == ["layers", "workers", "lessons", "exactness"]
     assert {row[0] for [row] in sections.values()} == {"quick: False"}
-    assert len({row[2] for [row] in sections.values()}) == 3
+    assert len({row[2] for [row] in sections.values()}) == 4
     for line in ("Skipped: pictures. No module named 'no_such_peer'", "no-such-browser"):
         assert line in page
         assert line in printed
@@ -107,7 +108,7 @@ def test_the_results_have_rows_for_every_module_and_count_their_aims():
     assert not re.search("Skipped:|quick run", RESULTS)
 
 
-@pytest.mark.parametrize("module", [layers, pictures])
+@pytest.mark.parametrize("module", [layers, pictures, workers])
 def test_a_quick_run_has_a_row_for_each_thing(module, monkeypatch):
     two_rounds = partial(in_turns, rounds=2)
     monkeypatch.setattr(compare, "in_turns", lambda ways, *_, **__: two_rounds(ways))
@@ -148,3 +149,11 @@ def test_lessons_are_multiples_of_a_notebook_that_only_imports(monkeypatch):
         assert costs[f"{what}: peak memory"] == (100 + count) / 101
         assert f"\n| {what} | {count} | {2 * count:.1f} | 9.0 | {100 + count} |\n" in section.notes
     assert costs["`import normviz`"] == len("import normviz") / len("import numpy")
+
+
+def test_what_workers_send_is_what_was_worked_out(tmp_path):
+    assert workers.bytes_of(2, 3) == 8 * 7 + 8 * 6
+    assert workers.bytes_of(3, 1) == 2 * 8 * 3 + 2 * 2 / 3 * 8 * 2
+    own = workers.bytes_of(2, 5000)
+    for worker in together(workers.steps, 2, tmp_path, 5000, 5):
+        assert workers.traffic() == 0 or own <= worker["sent"] < 1.2 * own

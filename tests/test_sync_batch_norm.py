@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from workers import together
 
 import normviz
 from normviz import SyncBatchNorm
 from normviz.moments import Moments
+from tools.workers import together
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 
@@ -171,37 +171,44 @@ def test_a_worker_that_is_gone_leaves_nobody_waiting(tmp_path):
 
 
 def in_a_model(rank, size):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
-    plain = DistributedDataParallel(copy.deepcopy(model))
-    synced = DistributedDataParallel(SyncBatchNorm.convert(model))
+    plain = DistributedDataParallel(a_model())
+    synced = DistributedDataParallel(SyncBatchNorm.convert(a_model()))
     for x in batches((6, 2))[:3]:
-        for net in (plain, synced):
-            net.zero_grad()
-            net(x.split(3)[rank]).square().mean().backward()
-            with torch.no_grad():
-                for parameter in net.parameters():
-                    parameter -= 0.1 * parameter.grad
+        for net in (plain, synced):  # whose gradients are averaged already
+            learn([net], [x.split(3)[rank]])
     return {"plain": plain.module.state_dict(), "synced": synced.module.state_dict()}
+
+
+def a_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+
+def learn(models, parts):
+    """A step of models with the same weights, of the average of their gradients."""
+    for model, part in zip(models, parts, strict=True):
+        model.zero_grad()
+        model(part).square().mean().backward()
+    with torch.no_grad():
+        for same in zip(*(model.parameters() for model in models), strict=True):
+            average = sum(parameter.grad for parameter in same) / len(same)
+            for parameter in same:
+                parameter -= 0.1 * average
 
 
 def test_in_a_model_they_learn_as_one_and_plain_layers_keep_what_the_first_worker_saw(tmp_path):
     found = together(in_a_model, 2, tmp_path)
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    one, apart = a_model(), [a_model(), a_model()]
     for x in batches((6, 2))[:3]:
-        model.zero_grad()
-        model(x).square().mean().backward()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter -= 0.1 * parameter.grad
-    for worker in found:
-        torch.testing.assert_close(worker["synced"], model.state_dict(), rtol=1e-3, atol=1e-3)
-    # Before each pass, the buffers of worker 0 are sent to all; then each adds its own batch.
-    means = [worker["plain"]["1.running_mean"] for worker in found]
+        learn([one], [x])
+        # Before each pass, the buffers of worker 0 are sent to all; then each adds its own batch.
+        apart[1].load_state_dict(apart[0].state_dict())
+        learn(apart, x.split(3))
+    for worker, plain in zip(found, apart, strict=True):
+        torch.testing.assert_close(worker["synced"], one.state_dict(), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(worker["plain"], plain.state_dict(), rtol=1e-3, atol=1e-3)
+    means = [plain.state_dict()["1.running_mean"] for plain in apart]
     assert not torch.allclose(*means)
-    before = means[0] - means[1]  # what both have in common is gone: their last batches differ
-    assert before.abs().max() > 1e-3
 
 
 def test_convert_puts_a_layer_in_the_place_of_every_batch_norm():
