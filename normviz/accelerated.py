@@ -1,4 +1,4 @@
-"""The same as ``plain``, faster on large inputs: part by part, with a derivative by hand.
+"""The same as ``plain``, faster on large inputs. You may skip this: nothing else is new in here.
 
 Three things take the time of ``plain``: float64 is twice as wide as it has to be, each step reads
 all numbers from memory and writes them to memory that is fresh, and autograd keeps most of that.
@@ -6,8 +6,8 @@ Here, parts stay in the processor's cache while all steps are done on them, in m
 used; and for the backward pass x is kept alone, from which y is worked out anew.
 
 A part of some slices is whole in itself. Where slices have to be divided, their parts tell their
-moments, and these join. What the narrow dtype cannot tell apart from its own rounding, ``plain``
-works out.
+moments, and these join. Slices whose spread is too near to the rounding of their numbers, or whose
+squares have no place in the dtype, are left to ``plain``.
 
 What torch's layers do that this does not: they are kernels in C++, which read a slice once for both
 sums, which grow in registers.
@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from normviz.formula import average, plain, precise, wide
-from normviz.moments import Moments, count_of, total
+from normviz.formula import average, plain, precise, total, wide
+from normviz.moments import Moments, count_of
 
 SMALL = 2**13  # numbers; up to here, starting a step takes longer than its arithmetic
 BLOCK = 2**19  # numbers that stay in a core's cache, a few times over
 
 
 def takes(*tensors: Tensor | None) -> bool:
-    """Whether these are better accelerated: large, and of a program that does not look inside."""
+    """Whether these are better accelerated: large, and not under torch.func or torch.compile."""
     x, *_ = tensors
     if x.numel() <= SMALL or x.is_meta or torch.compiler.is_compiling():
         return False
@@ -70,13 +70,14 @@ class InBlocks(torch.autograd.Function):
         else:
             mean, var = (x.new_empty(shape, dtype=precise(x[:0]).dtype) for _ in range(2))
             for x_, y_, weight_, bias_, *stats in cut(kept, x, y, weight, bias, mean, var):
-                near, is_off = measure(x_, y_, *stats, over, centred)
-                if x.dtype != mean.dtype and tells(near, stats[1], eps):
-                    apply(x_, y_, weight_, bias_, near, *stats, over, eps, is_off)
-                else:
-                    exact = plain(x_, weight_, bias_, over, eps, centred)
-                    for target, numbers in zip((y_, *stats), exact, strict=True):
-                        target.copy_(numbers)
+                if x.dtype != mean.dtype:
+                    near, is_off = measure(x_, y_, *stats, over, centred)
+                    if tells(near, stats[1], eps):
+                        apply(x_, y_, weight_, bias_, near, *stats, over, eps, is_off)
+                        continue
+                exact = plain(x_, weight_, bias_, over, eps, centred)
+                for target, numbers in zip((y_, *stats), exact, strict=True):
+                    target.copy_(numbers)
         ctx.save_for_backward(x, weight, bias, mean, var)
         ctx.set_materialize_grads(False)
         ctx.how, ctx.kept = (over, eps, centred, stored), kept
@@ -87,7 +88,8 @@ class InBlocks(torch.autograd.Function):
         """The gradients of x, of the weight and of the bias."""
         x, weight, bias, mean, var = ctx.saved_tensors
         over, eps, centred, stored = ctx.how
-        if torch.is_grad_enabled() or grad is None or of_stats != (None, None):
+        usual = grad is not None and of_stats == (None, None) and not torch.is_grad_enabled()
+        if not (usual and _has_place(var + eps, wide(x.dtype))):
             return *_by_torch(ctx, grad, *of_stats), *[None] * 4
         dx, shares = torch.empty_like(x), [None, None]
         if any(ctx.needs_input_grad[1:3]):
@@ -151,26 +153,32 @@ def tells(near: Tensor, var: Tensor, eps: float) -> bool:
     return bool(((least <= var) & (var < limits.max / 2)).all())
 
 
+def _has_place(root: Tensor, dtype: torch.dtype) -> bool:
+    """Whether one through σ², and its square, have a place in a dtype."""
+    limits = torch.finfo(dtype)
+    return bool(((root > limits.tiny**0.5) & (root < limits.max**0.5)).all())
+
+
 def centre_scale_shift(near, mean, var, eps) -> tuple[Tensor, Tensor, Tensor | None]:
     """c, s and t: (x - μ) / √(σ² + ε) = (x - c)·s + t, for numbers c near the mean."""
     scale = (var + eps).rsqrt()
     shift = (near - mean) * scale
-    return near, scale.to(near.dtype), shift.to(near.dtype) if shift.abs().max() > 1e-8 else None
+    shift = None if (shift.abs() <= 1e-8).all() else shift.to(near.dtype)
+    return near, scale.to(near.dtype), shift
 
 
 def apply(x, y, weight, bias, near, mean, var, axes, eps, is_off=False) -> None:
     """Write y, by statistics that are known, along some axes; or y holds x - near already."""
     near, scale, shift = centre_scale_shift(near, mean, var, eps)
+    way = near * scale  # from 0 to the mean, in standard deviations
+    is_short = bool((way.abs() <= 1).all())
     if weight is not None and _is_small(scale, weight, x):
         shift = None if shift is None else shift * weight
-        scale, weight = scale * weight, None
+        way, scale, weight = way * weight, scale * weight, None
     if weight is None and bias is not None and _is_small(scale, bias, x):
         shift, bias = bias if shift is None else shift + bias, None
-    if not is_off and weight is None and y.dtype == near.dtype and _is_short(near * scale):
-        shift, near = (
-            -near * scale if shift is None else torch.addcmul(shift, near, scale, value=-1),
-            None,
-        )
+    if is_short and not is_off and weight is None and y.dtype == near.dtype:
+        shift, near = -way if shift is None else shift - way, None  # subtracted last, it costs less
     for x_, y_, *others in cut(axes, x, y, near, scale, shift, weight, bias):
         near_, scale_, shift_, weight_, bias_ = others
         if near is None:
@@ -210,11 +218,6 @@ def scale_into(y, x, scale, shift) -> None:
         torch.mul(x, scale, out=y).add_(shift)
 
 
-def _is_short(way: Tensor) -> bool:
-    """Whether the means are so near 0, in standard deviations, that they may be subtracted last."""
-    return bool((way.abs() <= 1).all())
-
-
 def _runs_along(scale: Tensor) -> bool:
     """Whether neighbours in memory have neighbours in this."""
     return scale.stride(-1) == 1 < scale.shape[-1]
@@ -228,12 +231,13 @@ def pull_back(
     Moving one x moves its own ŷ, and through μ and σ every ŷ of its slice. That takes two things
     out of the gradient: its mean, and its projection on ŷ.
 
-        dx = (g·γ - mean(g·γ) - ŷ·mean(g·γ·ŷ)) / σ, where ŷ = (x - c)·s + t
+        dx = (g·γ - mean(g·γ) - ŷ·mean(g·γ·ŷ)) / σ, where ŷ = (x - c)·s + t, and g is that of y
 
-    Where nothing is centred, the first of them stays; with stored statistics, both do.
+    Where nothing is centred, the mean is not taken out; with stored statistics, neither is.
     """
     dtype, count = near.dtype, count_of(x, over)
-    per_weight = tuple(a for a in range(x.ndim) if dweight is None or dweight.shape[a] == 1)
+    held = dweight if weight is None else weight
+    per_weight = tuple(axis for axis in range(x.ndim) if held is None or held.shape[axis] == 1)
     inner = tuple(axis for axis in over if axis in per_weight)  # where scale and weight are one
     outer = tuple(axis for axis in over if axis not in per_weight)
     others = tuple(axis for axis in per_weight if axis not in inner)

@@ -1,8 +1,8 @@
 """Statistics of parts, and how they join: *within + between*.
 
-A part of a slice tells three things: how many numbers it has, their mean, and their squares about
-that mean. From these alone, those of the whole follow: the squares within the parts add up, and a
-part whose mean is off adds its distance, squared, once for each of its numbers.
+A part of a slice tells three things: how many numbers it has, their mean, and the sum of their
+squared distances from that mean. From these alone, those of the whole follow: the squares within
+the parts add up, and a part whose mean is off adds its distance, squared, once for each number.
 
 The parts may be blocks that fit a cache, pieces of a table, or the batches of several workers.
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normviz.formula import Axes, precise
+from normviz.formula import Axes, precise, total
 
 
 class Moments(NamedTuple):
@@ -33,7 +33,7 @@ class Moments(NamedTuple):
 
     count: int  # of numbers in each slice
     mean: Tensor
-    squares: Tensor  # about that mean, added up
+    squares: Tensor  # of the distances from that mean, added up
 
     @classmethod
     def of(cls, x: Tensor, over: Axes, near: Tensor | None = None, *room: Tensor | None):
@@ -63,7 +63,8 @@ class Moments(NamedTuple):
             return parts[0]
         counts, means, squares = zip(*parts, strict=True)
         count, means = sum(counts), torch.stack(means)
-        shares = means.new_tensor(counts).div(max(count, 1)).reshape(-1, *[1] * (means.ndim - 1))
+        shares = means.new_tensor(counts) / max(count, 1)
+        shares = shares.reshape(-1, *[1] * (means.ndim - 1))  # (parts, 1, 1, …)
         mean = (shares * means).sum(0)
         between = (shares * (means - mean).square()).sum(0) * count
         return cls(count, mean, torch.stack(squares).sum(0) + between)
@@ -72,13 +73,3 @@ class Moments(NamedTuple):
 def count_of(x: Tensor, over: Axes) -> int:
     """How many numbers each statistic is taken over."""
     return prod(x.shape[axis] for axis in over)
-
-
-def total(x: Tensor, over: Axes) -> Tensor:
-    """Sums, run by run of neighbouring axes: over several runs at once, torch loses digits."""
-    while over:
-        run = len(over) - 1
-        while run and over[run - 1] == over[run] - 1:
-            run -= 1
-        x, over = x.sum(over[run:], keepdim=True), over[:run]
-    return x

@@ -67,7 +67,7 @@ def normalize(
 def normalize_precisely(
     x, reduction: Reduction, eps, weight=None, bias=None, shared=None, *, centred=True, stored=None
 ):
-    """The same of what fits, with mean and variance in float64.
+    """As ``normalize``, without its checks, and with mean and variance in float64.
 
     ``stored`` is a mean and a variance per slice that normalize instead of the numbers' own.
     """
@@ -83,7 +83,7 @@ def normalize_precisely(
 
 
 def _align(parameter: Tensor, shared: Reduction, layout) -> Tensor:
-    """A weight or a bias as the numbers stand when their groups are taken apart."""
+    """A weight or a bias, of a shape that meets the numbers when their groups are taken apart."""
     own = shared.layout(layout.shape)
     if own.split == layout.split:
         return parameter.reshape(own.aligned)

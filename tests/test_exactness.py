@@ -28,6 +28,7 @@ from benchmarks.exactness import (
     oracle,
     running_errors,
 )
+from normviz import accelerated
 
 of_each_layer = pytest.mark.parametrize("layer", LAYERS)
 of_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -321,8 +322,10 @@ def test_an_infinite_number_leaves_what_it_leaves_in_torch():
     ],
     ids=str,
 )
+@pytest.mark.parametrize("small", [0, 10**4], ids=["large", "small"])
 @of_each_layer
-def test_gradients_are_as_exact_as_outputs(layer, dtype, scale, offset):
+def test_gradients_are_as_exact_as_outputs(layer, dtype, scale, offset, small, monkeypatch):
+    monkeypatch.setattr(accelerated, "SMALL", small)
     slices = (scale * (torch.randn(3, 40, dtype=torch.float64) + offset)).to(dtype)
     grad = torch.randn(3, 40, dtype=torch.float64).to(dtype)
     x = lay_out(layer, slices).requires_grad_()
@@ -335,3 +338,25 @@ def test_gradients_are_as_exact_as_outputs(layer, dtype, scale, offset):
     expected = g - g.mean(1, keepdim=True) - y * (g * y).mean(1, keepdim=True)
     done = torch.stack([*in_slices(layer, dx)]).double() * (std * scale)
     assert (done - expected).abs().max() < 40 * torch.finfo(dtype).eps
+
+
+def test_a_small_weight_hides_no_digit_that_a_large_mean_costs(monkeypatch):
+    monkeypatch.setattr(accelerated, "SMALL", 0)
+    layer = normviz.BatchNorm1d(2, eps=1e-9).eval()
+    layer.running_mean.fill_(1000)
+    with torch.no_grad():
+        layer.weight.fill_(1e-3)
+    x = 1000 + torch.randn(50, 2)
+    expected = (x.double() - 1000) / (1 + 1e-9) ** 0.5 * layer.weight.double()
+    torch.testing.assert_close(layer(x).double(), expected, rtol=1e-6, atol=0)
+
+
+def test_a_slice_of_nan_takes_nothing_from_the_others(monkeypatch):
+    monkeypatch.setattr(accelerated, "SMALL", 0)
+    x = (torch.randn(3, 40) + 1e4).requires_grad_()
+    before = torch.autograd.grad(normviz.LayerNorm(40)(x).pow(3).sum(), x)[0]
+    odd = x.detach().clone().index_fill_(0, torch.tensor(1), torch.nan).requires_grad_()
+    y = normviz.LayerNorm(40)(odd)
+    after = torch.autograd.grad(y.pow(3).sum(), odd)[0]
+    torch.testing.assert_close(y[::2], normviz.LayerNorm(40)(x)[::2])
+    torch.testing.assert_close(after[::2], before[::2], rtol=1e-4, atol=1e-4)

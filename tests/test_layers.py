@@ -10,6 +10,7 @@ from test_conformance import (
     LAYOUTS,
     TOLERANCE,
     assert_twins,
+    every_torch_case,
     every_torch_layer,
     one_pass,
     random_input,
@@ -389,6 +390,27 @@ def test_many_gradients_at_once_of_any_output_are_those_one_by_one(output, monke
     each = [torch.autograd.grad(of_all, x, direction, **options)[0] for direction in directions]
     torch.testing.assert_close(together, torch.stack(each))
     assert together.abs().max() > 0.01
+
+
+@every_torch_case
+def test_of_a_frozen_layer_x_alone_has_a_gradient(case, monkeypatch):
+    monkeypatch.setattr(accelerated, "SMALL", 0)
+    ours, theirs = twins(case)
+    x, gradients = random_input(case[2]).requires_grad_(), []
+    for layer in (ours.requires_grad_(False), theirs.requires_grad_(False)):
+        y = layer(x)
+        gradients.append(torch.autograd.grad(y.pow(2).sum(), x)[0])
+    torch.testing.assert_close(*gradients, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("small", [0, 100], ids=["large", "small"])
+def test_a_number_that_stands_alone_becomes_zero(small, monkeypatch):
+    monkeypatch.setattr(accelerated, "SMALL", small)
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(3, 2, dtype=dtype)
+        y, mean, var = normalize(x, "n c -> n c", 1e-5)
+        assert torch.equal(y, torch.zeros(3, 2, dtype=dtype))
+        assert torch.equal(mean, x) and not var.any()
 
 
 def untracked(case):

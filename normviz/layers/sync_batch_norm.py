@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
-from normviz.formula import plain, precise
+from normviz.formula import plain, precise, total
 from normviz.layers.tracking import TrackingNorm
-from normviz.moments import Moments, total
+from normviz.moments import Moments
 from normviz.plans import batch, plan_of
 from normviz.refusals import check_count, check_input
 from normviz.telling import tell

@@ -101,7 +101,8 @@ class TrackingNorm(Norm):
 
         The variance that is stored is the unbiased one, though the biased one normalizes. Where a
         running value is kept per fewer axes than a statistic, as in InstanceNorm, it moves towards
-        the average.
+        the average. That drops what lies between the means of the parts, and so does the plain
+        average of all batches, with momentum=None: ``Moments.join`` would have it, torch has not.
         """
         momentum = self.momentum or 0.0
         if self.counts and self.num_batches_tracked is not None:
