@@ -160,7 +160,7 @@ RIVALS = {
 WAYS: dict[str, tuple[float | None, list[Move]]] = {
     "shape lab": (PICTURE, controls("labs.shape_lab()", *SHAPE, SHOWN, BY)),
     "modes lab": (PICTURE, controls("labs.modes_lab(training=False)", MODE[::-1], TRACKED, GIVEN)),
-    "momentum lab": (PLOT, controls("labs.momentum_lab()", *OF_MOMENTUM, MODE)),
+    "momentum lab": (2.5, controls("labs.momentum_lab()", *OF_MOMENTUM, MODE)),
     "Bessel lab": (PLOT, controls("labs.bessel_lab()", "m, numbers in a sample", "samples")),
     "linearity lab": (PLOT, controls("labs.linearity_lab()", "α", "β", "ε", MODE)),
     **{name: (None, [Move(cell, output="img")]) for name, cell in RIVALS.items()},

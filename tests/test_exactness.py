@@ -32,6 +32,9 @@ from normviz import accelerated
 
 of_each_layer = pytest.mark.parametrize("layer", LAYERS)
 of_each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+in_both_ways = pytest.mark.parametrize(
+    "small", [0, 10**4], ids=["accelerated", "plain"], indirect=True
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,12 @@ def seeded_and_alone():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small(request, monkeypatch):
+    """Up to how many numbers the formula is all that is used."""
+    monkeypatch.setattr(accelerated, "SMALL", request.param)
 
 
 def normalize(layer, x, eps=1e-5):
@@ -147,9 +156,12 @@ EXTREMES = [
 ]
 
 
+@in_both_ways
 @pytest.mark.parametrize(("dtype", "scale", "eps"), EXTREMES, ids=str)
 @of_each_layer
-def test_numbers_whose_squares_have_no_place_are_normalized_all_the_same(layer, dtype, scale, eps):
+def test_numbers_whose_squares_have_no_place_are_normalized_all_the_same(
+    layer, dtype, scale, eps, small
+):
     for offset, count in product((0, 1), (2, 7, 300)):
         # Of bounded numbers: even the largest scale fits its dtype.
         slices = (scale * (offset + 2 * torch.rand(3, count, dtype=torch.float64) - 1)).to(dtype)
@@ -207,10 +219,11 @@ def test_a_million_equal_numbers_become_exactly_zero(layer, dtype):
 # Slices side by side, and numbers far from the others.
 
 
+@in_both_ways
 @pytest.mark.parametrize("eps", [1e-5, 0], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 @of_each_layer
-def test_slices_of_every_size_stand_side_by_side(layer, dtype, eps):
+def test_slices_of_every_size_stand_side_by_side(layer, dtype, eps, small):
     scales = torch.tensor([1e20, 1e-20, 1.0, 1e4, 1e-3, 1e18, 1.0], dtype=torch.float64)
     offsets = torch.tensor([0.0, 0, 0, 3, 1, -2, 50], dtype=torch.float64)
     slices = scales[:, None] * (offsets[:, None] + torch.randn(7, 300, dtype=torch.float64))
@@ -222,10 +235,11 @@ def test_slices_of_every_size_stand_side_by_side(layer, dtype, eps):
     assert not eps or (in_slices(layer, y)[3] == 0).all()
 
 
+@in_both_ways
 @pytest.mark.parametrize("outlier", [1e3, -1e8, 1e18, 3e19, 1e30])
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 @of_each_layer
-def test_an_outlier_leaves_the_others_their_places(layer, dtype, outlier):
+def test_an_outlier_leaves_the_others_their_places(layer, dtype, outlier, small):
     slices = torch.randn(3, 300, dtype=torch.float64).to(dtype)
     slices[1, 17] = outlier
     assert error_of(layer, lay_out(layer, slices)) <= FLOOR
@@ -257,8 +271,9 @@ def test_no_layout_in_memory_costs_a_digit(layer, layout):
         assert error_of(layer, x) <= FLOOR
 
 
+@in_both_ways
 @of_each_layer
-def test_float16_at_its_very_end(layer):
+def test_float16_at_its_very_end(layer, small):
     largest = torch.finfo(torch.float16).max
     slices = torch.full((3, 300), largest, dtype=torch.float16)
     slices[0, ::2] = -largest  # ±65504
@@ -299,7 +314,8 @@ def test_only_zeros_leave_zeros_in_the_running_statistics_with_hardly_an_eps():
     assert layer.running_var.tolist() == [0, 2.5]
 
 
-def test_an_infinite_number_leaves_what_it_leaves_in_torch():
+@in_both_ways
+def test_an_infinite_number_leaves_what_it_leaves_in_torch(small):
     x = torch.randn(5, 3)
     x[1, 0], x[2, 1], x[3, 1] = torch.inf, torch.inf, -torch.inf
     states = []
@@ -322,10 +338,9 @@ def test_an_infinite_number_leaves_what_it_leaves_in_torch():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("small", [0, 10**4], ids=["large", "small"])
+@in_both_ways
 @of_each_layer
-def test_gradients_are_as_exact_as_outputs(layer, dtype, scale, offset, small, monkeypatch):
-    monkeypatch.setattr(accelerated, "SMALL", small)
+def test_gradients_are_as_exact_as_outputs(layer, dtype, scale, offset, small):
     slices = (scale * (torch.randn(3, 40, dtype=torch.float64) + offset)).to(dtype)
     grad = torch.randn(3, 40, dtype=torch.float64).to(dtype)
     x = lay_out(layer, slices).requires_grad_()
