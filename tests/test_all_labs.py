@@ -113,6 +113,7 @@ def test_a_random_walk_meets_no_error_and_leaves_no_widget_behind(open_lab):
     assert len(widgets.widget._instances) == opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("open_lab", [labs.shape_lab, labs.momentum_lab])  # SVG, and matplotlib's
 def test_a_random_walk_leaves_no_memory_behind(open_lab):
     lab, memory = open_lab(), []

@@ -208,6 +208,7 @@ def test_the_stored_variance_of_a_constant_is_exactly_zero(layer, dtype):
     assert (off <= torch.finfo(dtype).eps * slices[:, 0].abs()).all()
 
 
+@pytest.mark.slow
 @of_each_dtype
 @of_each_layer
 def test_a_million_equal_numbers_become_exactly_zero(layer, dtype):
@@ -248,6 +249,7 @@ def test_an_outlier_leaves_the_others_their_places(layer, dtype, outlier, small)
 # Layouts.
 
 
+@pytest.mark.slow
 def test_sums_over_four_million_numbers_along_two_axes_lose_no_digit():
     x = torch.randn(10**6, 3, 2, 2) + 10
     assert error_of("BatchNorm2d", x) <= FLOOR

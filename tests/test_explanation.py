@@ -287,7 +287,10 @@ def test_a_picture_groups_and_shows_what_it_is_asked_for(meeting):
     layer, x = meeting
     explained = explain(layer, x)
     parts = {part.name: part.reduction for part in explained.parts}
-    for by, (show, numbers) in product(colours_of(explained), shown_in(explained).items()):
+    shown, colours = shown_in(explained), colours_of(explained)
+    looks = [("statistic", show) for show in shown] + [(by, "output") for by in colours[1:]]
+    for by, show in looks:
+        numbers = shown[show]
         picture = explained.picture(by, show)
         bare = by == "weight" and explained.weight is None and explained.bias is None
         assert ("no weight" in picture.text) == bare

@@ -139,6 +139,7 @@ def test_what_a_reader_has_set_for_other_figures_stays_out(name):
     assert drawn(fresh, 1) == wanted[1]
 
 
+@pytest.mark.slow
 def test_threads_draw_as_one_does_and_leave_a_readers_figures_alone():
     def figure():
         made, axes = pyplot.subplots()
@@ -175,6 +176,7 @@ sys.exit("matplotlib.pyplot" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_another_session_draws_the_same_bytes_without_pyplot_and_writes_no_settings():
     run = [sys.executable, "-W", "error", "-c", SESSION]
     found = subprocess.run(run, check=True, capture_output=True, text=True).stdout

@@ -191,6 +191,7 @@ def test_a_public_callable_has_an_example_or_says_what_it_raises(name):
 # Weight
 
 
+@pytest.mark.slow
 def test_importing_normviz_takes_hardly_longer_than_importing_numpy():
     """The best of alternating fresh interpreters, in processor time of the import alone."""
     programs = ["import numpy", "import normviz", "from normviz import Reduction"]

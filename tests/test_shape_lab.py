@@ -323,9 +323,9 @@ def test_every_move_draws_once_at_its_end(monkeypatch):
         expect_one()
 
 
-@every_look
-def test_the_largest_position_takes_a_picture_of_bounded_size(layer, axes, show, by):
-    lab = open_lab(layer, axes, show, by)
+@every_place
+def test_the_largest_position_takes_a_picture_of_bounded_size(layer, axes):
+    lab = open_lab(layer, axes, "output", "weight")  # with the longest captions
     for slider in lab.shape.children:
         slider.value = 10**9  # further than it goes
     assert lab.shape.value == (8,) * len(axes.split())
