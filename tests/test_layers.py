@@ -19,6 +19,7 @@ from test_conformance import (
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils.checkpoint import checkpoint
 
 import normviz
 from normviz import Reduction, accelerated, normalize, weight_norm
@@ -194,6 +195,26 @@ def test_an_eps_of_zero_is_taken_where_torch_takes_it(case, training):
 def test_a_constant_beyond_all_squares_becomes_zero_in_float64():
     x = torch.full((1, 4), 1e160, dtype=torch.float64)
     assert normviz.LayerNorm(4, dtype=torch.float64)(x).tolist() == [[0] * 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_a_running_variance_that_was_infinite_stays_so_as_in_torch(dtype):
+    x, found = torch.tensor([[-3000.0], [3000]], dtype=dtype), []
+    for library in (nn, normviz):
+        layer = library.BatchNorm1d(1, dtype=dtype)
+        layer.running_var.fill_(torch.inf)
+        found.append([layer(x), layer(x), layer.running_var, layer.eval()(x)])
+    assert found[1][2].isinf().all()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
+def test_under_checkpointing_a_batch_counts_once_and_in_torch_twice():
+    counts = []
+    for library in (nn, normviz):
+        layer, x = library.BatchNorm1d(3), random_input((7, 3)).requires_grad_()
+        checkpoint(layer, x, use_reentrant=False).sum().backward()
+        counts.append(int(layer.num_batches_tracked))
+    assert counts == [2, 1]
 
 
 PARTS = {

@@ -5,8 +5,9 @@ a weight and a bias. One ``normalize``, with one hand-derived backward, serves t
 
 The layers stand on nn.Module alone, to be read from top to bottom. Tools that look for torch's own
 classes, such as ``update_bn`` or ``convert_sync_batchnorm``, skip them. ``torch.func``,
-``torch.export`` and ``torch.compile`` take them; ``torch.jit.script`` and ``torch.fx`` do not, as
-they follow no decisions, and what ``torch.jit.trace`` makes holds for inputs of one shape.
+``torch.export`` and ``torch.compile`` take them, the last one not as a single graph;
+``torch.jit.script`` and ``torch.fx`` do not, as they follow no decisions, and what
+``torch.jit.trace`` makes holds for inputs of one shape.
 """
 
 from typing import ClassVar
