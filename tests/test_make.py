@@ -261,7 +261,9 @@ def test_make_quick_runs_ruff_and_all_tests_but_the_slow_ones(tmp_path):
     assert log(tmp_path)[-1][2:] == ["-m", "not", "slow", "-k", "layers"]
 
 
-def test_slow_are_the_files_of_the_list_and_they_exist(request):
+def test_slow_are_the_files_of_the_list_which_exist_and_what_is_marked_itself(request):
     assert all((TESTS / f"{name}.py").is_file() for name in SLOW)
     for item in request.session.items:
-        assert bool(item.get_closest_marker("slow")) == (item.path.stem in SLOW)
+        marked = getattr(getattr(item, "function", None), "pytestmark", [])
+        slow = item.path.stem in SLOW or "slow" in {mark.name for mark in marked}
+        assert bool(item.get_closest_marker("slow")) == slow
