@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from normviz.formula import average, plain, precise, total, wide
+from normviz.formula import average, is_traced, plain, precise, total, wide
 from normviz.moments import Moments, count_of
 
 SMALL = 2**13  # numbers; up to here, starting a step takes longer than its arithmetic
@@ -31,9 +31,7 @@ BLOCK = 2**19  # numbers that stay in a core's cache, a few times over
 def takes(*tensors: Tensor | None) -> bool:
     """Whether these are better accelerated: large, and not under torch.func or torch.compile."""
     x, *_ = tensors
-    if x.numel() <= SMALL or x.is_meta or torch.compiler.is_compiling():
-        return False
-    if torch._C._are_functorch_transforms_active():
+    if x.numel() <= SMALL or x.is_meta or is_traced():
         return False
     return not any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 

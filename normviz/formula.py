@@ -109,6 +109,11 @@ def runs_of(over: Axes) -> Iterator[Axes]:
         over = over[:run]
 
 
+def is_traced() -> bool:
+    """Whether torch.func or torch.compile look inside, so that no number may decide anything."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype that sums are done in: float32 for half precision, as in torch."""
     return torch.promote_types(dtype, torch.float32)

@@ -262,6 +262,23 @@ def test_r_goes_no_further_than_five_times_either_way(stored, r):
     torch.testing.assert_close(layer(x), r * x / 12.5**0.5)
 
 
+def test_normalized_weights_are_mapped_over():
+    layer, x = weight_norm(nn.Linear(3, 2)), torch.randn(4, 3)
+    directions = torch.randn(5, 2, 3)
+
+    def one(direction):
+        taken = {"parametrizations.weight.original1": direction}
+        return torch.func.functional_call(layer, taken, (x,))
+
+    torch.testing.assert_close(torch.vmap(one)(directions), torch.stack([*map(one, directions)]))
+
+
+def test_a_memory_on_the_meta_device_works_out_shapes():
+    shape = (4, 3, 5, 6)
+    layer = normviz.MABN2d(3, device="meta")
+    assert layer(torch.empty(shape, device="meta")).shape == shape
+
+
 DEFAULTS = {  # from the papers
     "FilterResponseNorm2d": {"eps": 1e-6, "learn_eps": False, "threshold": True},
     "SwitchableNorm2d": {"eps": 1e-5, "momentum": 0.1},

@@ -127,5 +127,7 @@ def test_changing_a_published_tensor_does_not_change_the_next_one():
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"A, C1, C2, C3, C4, C5, E: got \['A'\]"):
+        published(["A"])
     with pytest.raises(ValueError, match="A, C1, C2, C3, C4, C5, E: got 'B'"):
         published("B")

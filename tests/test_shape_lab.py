@@ -165,6 +165,11 @@ def test_an_unknown_layer_is_refused_with_the_known_ones(layer):
         labs.shape_lab(layer)
 
 
+def test_no_sizes_are_not_those_to_start_with():
+    with pytest.raises(ValueError, match=r"shape needs 4 sizes here: got \(\)"):
+        labs.shape_lab(shape=())
+
+
 @pytest.mark.parametrize("layer", ["CentredConv2d", "weight_norm"])
 def test_a_weight_that_is_normalized_is_counted_through(layer):
     numbers = [number for _, number in cells_of(labs.shape_lab(layer)).values()]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from normviz.formula import precise, widen
+from normviz.formula import is_traced, precise, widen
 from normviz.plans import Plan, norm_of_weight
 from normviz.reduction import Reduction
 from normviz.refusals import RefusedInput
@@ -35,7 +35,8 @@ def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0) ->
 
     Raises:
         RefusedInput: if there is no such parameter or axis, or a slice of zeros, which has no
-            direction: torch divides 0 by 0 there.
+            direction: torch divides 0 by 0 there. Under torch.func and torch.compile, where no
+            number can be looked at, so does this.
 
     >>> layer = nn.Linear(2, 1)
     >>> before = layer.weight.detach().clone()
@@ -101,7 +102,7 @@ class _WeightNorm(nn.Module):
         """What shares a norm, and the squared norms."""
         reduction = self.plan(direction.ndim).reduction
         squares = reduction.sum(precise(direction).square())
-        if not squares.is_meta and (squares == 0).any():
+        if not (squares.is_meta or is_traced()) and (squares == 0).any():
             at = reduction.locate(int((squares.flatten() == 0).nonzero()[0]), direction.shape)
             where = ", ".join(f"{name} {i}" for name, i in at.items()) or "all of it"
             raise RefusedInput(
