@@ -18,6 +18,7 @@ _HOME = {
     "draw_slices": "slices",
     "draw_cubes": "cubes",
     "Picture": "picture",
+    "predict": "predicting",
     "check": "checking",
     "hint": "checking",
     "solution": "checking",

@@ -1,17 +1,32 @@
-"""Exercises in a notebook: check an answer, ask for a hint, see the solution."""
+"""Questions in a notebook: check an answer, ask for a hint, see the solution."""
 
 from difflib import get_close_matches
 
-from normviz.exercises import EXERCISES, Exercise
-from normviz.judging import NOT_ATTEMPTED, RIGHT, UNTOUCHED, Verdict, is_untouched
+from normviz.exercises import EXERCISES, PREDICTIONS
+from normviz.exercises.exercise import Exercise, Prediction
+from normviz.judging import (
+    NOT_ATTEMPTED,
+    NOT_SO,
+    RIGHT,
+    UNTOUCHED,
+    Commitment,
+    Verdict,
+    is_untouched,
+    not_yet,
+    undisturbed,
+)
+
+QUESTIONS = EXERCISES | PREDICTIONS
+CHOOSE = "Choose one in the cell above, then run this one again."
 
 
 def check(name: str, answer) -> Verdict:
     """Whether an answer is right, not yet (and what was mixed up), or not attempted yet.
 
     Args:
-        name: of the exercise, as the lesson gives it.
-        answer: a number, a tuple, a pattern or a function; ``...`` as long as there is none.
+        name: of the exercise or prediction, as the lesson gives it.
+        answer: a number, a tuple, a pattern or a function, or what ``predict`` has recorded;
+            ``...`` as long as there is none.
 
     Raises:
         ValueError: for an unknown name, with the nearest one. Never for an answer.
@@ -21,14 +36,24 @@ def check(name: str, answer) -> Verdict:
     >>> check("how_many_means", ...)
     … Not attempted yet. Put your answer in place of the three dots. hint('how_many_means') helps.
     """
-    exercise = _find(name)
-    verdict = UNTOUCHED if is_untouched(answer) else exercise.judge(answer)
-    if verdict is None:
-        return Verdict(RIGHT, exercise.praise)
-    if verdict.status == NOT_ATTEMPTED:
+    question = _find(name)
+    clicked = issubclass(type(answer), Commitment)  # isinstance asks an odd answer, too
+    answer = answer.commit() if clicked else answer
+    try:
+        with undisturbed():
+            verdict = UNTOUCHED if is_untouched(answer) else question.judge(answer)
+    except KeyboardInterrupt:  # of the learner, who waits no longer
+        raise
+    except BaseException as error:  # of an object that nobody can look at
+        verdict = not_yet(f"This answer cannot be looked at: it raises {type(error).__name__}.")
+    if verdict is not None and verdict.status == NOT_ATTEMPTED:
         nothing = f"Put your answer in place of the three dots. hint({name!r}) helps."
-        return Verdict(NOT_ATTEMPTED, nothing)
-    return verdict
+        return Verdict(NOT_ATTEMPTED, CHOOSE if clicked else nothing)
+    said = f"You said: {answer}. " if clicked else ""
+    if verdict is None:
+        return Verdict(RIGHT, said + question.praise)
+    status = NOT_SO if isinstance(question, Prediction) else verdict.status
+    return Verdict(status, said + verdict.text, verdict.picture)
 
 
 def hint(name: str) -> Verdict:
@@ -49,9 +74,9 @@ def solution(name: str) -> Verdict:
     return Verdict("solution", _find(name).solution)
 
 
-def _find(name: str) -> Exercise:
-    if isinstance(name, str) and name in EXERCISES:
-        return EXERCISES[name]
-    near = get_close_matches(str(name), EXERCISES, n=1, cutoff=0.3)
-    meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXERCISES)}."
-    raise ValueError(f"name must be that of an exercise: got {name!r}; {meant}")
+def _find(name: str) -> Exercise | Prediction:
+    if isinstance(name, str) and name in QUESTIONS:
+        return QUESTIONS[name]
+    near = get_close_matches(str(name), QUESTIONS, n=1, cutoff=0.3)
+    meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(QUESTIONS)}."
+    raise ValueError(f"name must be that of an exercise or prediction: got {name!r}; {meant}")

@@ -4,7 +4,8 @@ A judge is a function from an answer to a verdict; it returns None for a right o
 more words than the exercise has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 
@@ -16,20 +17,22 @@ from normviz.picture import Picture
 from normviz.reduction import Reduction
 
 RIGHT, NOT_YET, NOT_ATTEMPTED = "right", "not yet", "not attempted yet"
-MARKS = {RIGHT: "✓", NOT_YET: "✗", NOT_ATTEMPTED: "…"}
+NOT_SO = "not so"  # of a prediction
+MARKS = {RIGHT: "✓", NOT_YET: "✗", NOT_SO: "✗", NOT_ATTEMPTED: "…"}
 
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
     """What a check, a hint or a solution has to say. A notebook shows it in a frame."""
 
-    status: str  # "right", "not yet", "not attempted yet", "hint" or "solution"
+    status: str  # "right", "not yet", "not so", "not attempted yet", "hint" or "solution"
     text: str
     picture: Picture | None = None  # of where an answer goes wrong
 
     def _repr_html_(self) -> str:
         style = "border-left:4px solid;padding:4px 12px;white-space:pre-wrap"
-        words = f'<div style="{style}"><b>{escape(self._head)}</b> {escape(self.text)}</div>'
+        words = f'<div class="nv-{escape(self.status).replace(" ", "-")}" style="{style}">'
+        words += f"<b>{escape(self._head)}</b> {escape(self.text)}</div>"
         return words + (self.picture._repr_html_() if self.picture else "")
 
     def __repr__(self) -> str:
@@ -42,6 +45,31 @@ class Verdict:
 
 Judge = Callable[[object], Verdict | None]
 UNTOUCHED = Verdict(NOT_ATTEMPTED, "")
+
+
+class Commitment:
+    """An answer that is given elsewhere, by a click, and stays once it was looked at."""
+
+    def commit(self):
+        """The answer, or None as long as there is none."""
+        raise NotImplementedError
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """torch as in a new kernel, whatever was set before, and all of it back afterwards."""
+    dtype = torch.get_default_dtype()
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.device("cpu"),
+    ):
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
 
 
 def is_untouched(answer) -> bool:
@@ -75,20 +103,22 @@ def judge_numbers(right, misconceptions: Sequence[tuple[object, str]]) -> Judge:
 
 
 def judge_choice(right: str, misconceptions: Mapping[str, str]) -> Judge:
-    """For one word of several, in upper or lower case.
+    """For one of several, in upper or lower case.
 
     Args:
-        right: the right one, in lower case.
+        right: the right one.
         misconceptions: each of the others, and what is to be said of it.
     """
-    choices = sorted([right, *misconceptions])
+    told = {choice.lower(): why for choice, why in misconceptions.items()}
+    offered = " or ".join(map(repr, sorted([right, *misconceptions])))
 
     def judge(answer) -> Verdict | None:
         given = answer.strip().lower() if isinstance(answer, str) else None
-        if given not in choices:
-            offered = " or ".join(map(repr, choices))
+        if given == right.lower():
+            return None
+        if given not in told:
             return not_yet(f"The answer is {offered}: got {_brief(answer)}.")
-        return None if given == right else not_yet(misconceptions[given])
+        return not_yet(told[given])
 
     return judge
 
@@ -138,7 +168,8 @@ def judge_function(
 
     def outcome(function: Callable, arguments: tuple):
         own = copies(arguments)
-        return observe(function, *own) if observe else function(*own)
+        with undisturbed():  # also by what another call has set
+            return observe(function, *own) if observe else function(*own)
 
     def is_known(wrong: Callable, arguments: tuple, given: np.ndarray) -> bool:
         try:
@@ -153,11 +184,14 @@ def judge_function(
             arguments = case if isinstance(case, tuple) else (case,)
             where = f"on an input of shape {tuple(arguments[0].shape)}"
             try:
-                given = answer(*copies(arguments))
+                with undisturbed():
+                    given = answer(*copies(arguments))
                 if observe and not is_untouched(given):
                     given = outcome(answer, arguments)
-            except Exception as error:  # of the learner's own code: part of the answer
-                return not_yet(f"It raises {type(error).__name__} {where}: {error}")
+            except KeyboardInterrupt:  # of the learner, who waits no longer
+                raise
+            except BaseException as error:  # of the learner's own code: part of the answer
+                return not_yet(f"It raises {type(error).__name__} {where}: {_brief(error, str)}")
             if given is None:
                 return not_yet(f"It returns None {where}. Is a return missing?")
             if is_untouched(given):
@@ -209,11 +243,12 @@ def _same(given: np.ndarray, wanted, tolerance: float) -> bool:
     )
 
 
-def _brief(value) -> str:
+def _brief(value, say: Callable[[object], str] = repr) -> str:
     if isinstance(value, torch.Tensor) and value.numel() > 4:
         return f"a tensor of shape {tuple(value.shape)}"
     try:
-        text = repr(value)
+        text = say(value)
     except Exception:  # an object that cannot even say what it is
         text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:59] + "…"
+    most = 60 if say is repr else 200  # an error may say more
+    return text if len(text) <= most else text[: most - 1] + "…"

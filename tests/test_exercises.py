@@ -1,6 +1,9 @@
 """Exercises: right, not yet (with the misconception named) and not attempted are told apart."""
 
+import asyncio
 import re
+import sys
+from contextlib import contextmanager
 from functools import partial
 from html import unescape
 
@@ -12,15 +15,23 @@ from answers.channels import torch_means
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normviz import check, hint, solution
-from normviz.exercises import EXERCISES
+from normviz import check, hint, predict, solution
+from normviz.checking import QUESTIONS
+from normviz.exercises import EXERCISES, PREDICTIONS
 from normviz.judging import Verdict
 
 RIGHT, NOT_YET, NOT_ATTEMPTED = "right", "not yet", "not attempted yet"
+NOT_SO = "not so"
 claim = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 
+FUNCTIONS = [name for name, answer in RIGHT_ANSWERS.items() if callable(answer)]
+
 every_exercise = pytest.mark.parametrize("name", EXERCISES)
+every_prediction = pytest.mark.parametrize("name", PREDICTIONS)
+every_choice = pytest.mark.parametrize(
+    "name", [name for name, asked in PREDICTIONS.items() if asked.choices]
+)
 
 
 def number_cases(cases):
@@ -57,27 +68,196 @@ kinds_of_answers = number_cases(
 )
 
 
-def test_no_exercise_is_left_out_of_the_tables():
-    for table in (RIGHT_ANSWERS, WRONG_ANSWERS, OTHER_ANSWERS, TELLS):
+def test_no_question_is_left_out_of_the_tables():
+    numbers = {name for name, asked in PREDICTIONS.items() if not asked.choices}
+    assert RIGHT_ANSWERS.keys() == QUESTIONS.keys()
+    assert WRONG_ANSWERS.keys() == EXERCISES.keys() | numbers
+    for table in (OTHER_ANSWERS, TELLS):
         assert table.keys() == EXERCISES.keys()
 
 
-def test_no_two_lessons_give_one_name_to_their_exercises():
-    assert sum(len(lesson.RIGHT_ANSWERS) for lesson in LESSONS) == len(EXERCISES)
+def test_no_two_lessons_give_one_name_to_their_questions():
+    assert sum(len(lesson.RIGHT_ANSWERS) for lesson in LESSONS) == len(QUESTIONS)
 
 
-@every_exercise
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_the_answer_that_torch_gives_is_right(name):
     verdict = check(name, RIGHT_ANSWERS[name])
     assert verdict.status == RIGHT
-    assert verdict.text == EXERCISES[name].praise
+    assert verdict.text == QUESTIONS[name].praise
 
 
 @pytest.mark.parametrize(("name", "answer", "words"), wrong_answers)
 def test_a_misconception_is_named(name, answer, words):
     verdict = check(name, answer)
-    assert verdict.status == NOT_YET
+    assert verdict.status == (NOT_SO if name in PREDICTIONS else NOT_YET)
     assert words in verdict.text
+
+
+# Predictions: a choice, made before the cell that tells
+
+
+@every_choice
+def test_each_choice_of_a_prediction_is_told_something_of_its_own(name):
+    choices = PREDICTIONS[name].choices
+    verdicts = {choice: check(name, choice) for choice in choices}
+    assert [choice for choice in choices if verdicts[choice].status == RIGHT] == [
+        RIGHT_ANSWERS[name]
+    ]
+    assert {verdict.status for verdict in verdicts.values()} == {RIGHT, NOT_SO}
+    assert len({verdict.text for verdict in verdicts.values()}) == len(choices) >= 2
+    assert min(len(verdict.text) for verdict in verdicts.values()) > 20
+
+
+@every_prediction
+def test_a_prediction_has_an_answer_with_its_reason_and_a_hint_that_keeps_the_secret(name):
+    assert solution(name).text.endswith(PREDICTIONS[name].praise)
+    assert str(PREDICTIONS[name].right) in solution(name).text
+    assert hint(name).text == PREDICTIONS[name].hint
+
+
+@pytest.fixture
+def choices():
+    """The first prediction with a choice: its name, and a choice that is still open."""
+    name = next(name for name, asked in PREDICTIONS.items() if asked.choices)
+    return name, predict(*PREDICTIONS[name].choices)
+
+
+def test_a_choice_that_nobody_has_clicked_is_not_attempted_and_stays_open(choices):
+    name, chosen = choices
+    assert check(name, chosen).status == NOT_ATTEMPTED
+    assert "Choose one" in check(name, chosen).text
+    assert not chosen.judged
+
+
+def test_what_was_chosen_is_quoted_and_stays_once_it_was_judged(choices):
+    name, chosen = choices
+    [wrong, *_] = PREDICTIONS[name].wrong
+    chosen.recorded = wrong
+    assert not chosen.judged
+    verdict = check(name, chosen)
+    assert verdict.status == NOT_SO
+    assert verdict.text == f"You said: {wrong}. {PREDICTIONS[name].wrong[wrong]}"
+    assert chosen.judged
+
+
+def test_a_page_without_a_kernel_has_the_same_choices_to_click(choices):
+    name, chosen = choices
+    page = unescape(chosen._repr_mimebundle_()[0]["text/html"])
+    assert page.count('type="radio"') == len(PREDICTIONS[name].choices)
+    assert all(f"> {choice}</label>" in page for choice in PREDICTIONS[name].choices)
+
+
+def test_what_a_choice_says_is_shown_as_it_is():
+    assert "<b>" not in predict("<b>one", "two & three").page
+
+
+@pytest.mark.parametrize("choices", [(), ("one",), ("same", "same", "other")])
+def test_what_leaves_no_choice_is_refused(choices):
+    with pytest.raises(ValueError, match="two or more, no two of them alike: got"):
+        predict(*choices)
+
+
+# Where check is called, and what an answer does
+
+
+@contextmanager
+def set_for_good(setter, value, before):
+    """A global setting, which a learner does not take back."""
+    setter(value)
+    try:
+        yield
+    finally:
+        setter(before)
+
+
+SURROUNDINGS = {
+    "no_grad": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "autocast": partial(torch.autocast, "cpu"),
+    "no gradients": partial(set_for_good, torch.set_grad_enabled, False, True),
+    "float64": partial(set_for_good, torch.set_default_dtype, torch.float64, torch.float32),
+    "float16": partial(set_for_good, torch.set_default_dtype, torch.float16, torch.float32),
+    "another device": partial(set_for_good, torch.set_default_device, "meta", None),
+}
+
+
+@pytest.fixture(params=SURROUNDINGS)
+def surroundings(request):
+    """What a learner may have set before a check."""
+    with SURROUNDINGS[request.param]():
+        yield
+
+
+def settings_of_torch():
+    return torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+
+
+@pytest.mark.usefixtures("surroundings")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_verdict_does_not_depend_on_what_is_set(name):
+    before = settings_of_torch()
+    assert check(name, RIGHT_ANSWERS[name]).status == RIGHT
+    for answer, words in WRONG_ANSWERS[name]:
+        assert words in check(name, answer).text
+    assert check(name, lambda x, *_: x * 0).status == NOT_YET
+    assert settings_of_torch() == before
+
+
+def set_everything(x):
+    means = torch_means(x)
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    return means
+
+
+def leave(error, *arguments):
+    raise error(*arguments)
+
+
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+ENDINGS = [SystemExit, asyncio.CancelledError, GeneratorExit, MemoryError, StopIteration, Wordless]
+
+
+@pytest.mark.parametrize("error", ENDINGS)
+def test_an_answer_that_ends_the_program_ends_nothing_but_itself(error):
+    verdict = check("channel_means", lambda x: leave(error))
+    assert verdict.status == NOT_YET
+    assert f"It raises {error.__name__} on an input of shape" in verdict.text
+
+
+def test_a_learner_who_waits_no_longer_ends_the_check():
+    with pytest.raises(KeyboardInterrupt):
+        check("channel_means", lambda x: leave(KeyboardInterrupt))
+
+
+def test_what_an_answer_sets_is_set_back():
+    before = settings_of_torch()
+    assert check("channel_means", set_everything).status == RIGHT
+    assert settings_of_torch() == before
+
+
+class Hides:
+    @property
+    def __class__(self):
+        sys.exit()
+
+
+class Unstrippable(str):
+    def strip(self):
+        sys.exit()
+
+
+@pytest.mark.parametrize("odd", [Hides, lambda: Unstrippable("n c -> c")], ids=["class", "text"])
+def test_an_answer_that_nobody_can_look_at_is_told_so(odd):
+    for name in QUESTIONS:
+        verdict = check(name, odd())
+        assert "cannot be looked at: it raises SystemExit" in verdict.text
+        assert verdict.status in (NOT_YET, NOT_SO)
 
 
 @pytest.mark.parametrize("name", ["first_normalized", "stored_variance"])
@@ -170,9 +350,6 @@ def test_the_first_slice_that_differs_is_lit_and_both_values_stand_there():
 def test_of_several_slices_that_differ_the_first_is_lit():
     picture = check("channel_means", lambda x: torch_means(x) + 1).picture
     assert re.findall(r'nv-on" data-label="(\d)"', picture.svg) == ["0"]
-
-
-FUNCTIONS = [name for name, answer in RIGHT_ANSWERS.items() if callable(answer)]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -313,7 +490,9 @@ def test_the_solution_of_a_function_runs_and_is_right():
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(ask, name, nearest):
-    with pytest.raises(ValueError, match="name must be that of an exercise") as refusal:
+    with pytest.raises(
+        ValueError, match="name must be that of an exercise or prediction"
+    ) as refusal:
         ask(name)
     assert f"got {name!r}; {nearest}" in str(refusal.value)
 

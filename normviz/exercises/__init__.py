@@ -1,16 +1,15 @@
-"""The exercises of the lessons: what is right, what people mix up, a hint and a solution.
+"""The questions of the lessons: what is right, what people mix up, a hint and a solution.
 
-One module for each lesson; all names together are in ``EXERCISES``.
+One module for each lesson; all names together are in ``EXERCISES`` and ``PREDICTIONS``.
 """
 
 from normviz.exercises import bessel, channels, linearity, modes, running, samples
-from normviz.exercises.exercise import Exercise
+from normviz.exercises.exercise import Exercise, Prediction
 
+_LESSONS = (channels, samples, running, bessel, modes, linearity)
 EXERCISES: dict[str, Exercise] = {
-    **channels.EXERCISES,
-    **samples.EXERCISES,
-    **running.EXERCISES,
-    **bessel.EXERCISES,
-    **modes.EXERCISES,
-    **linearity.EXERCISES,
+    name: exercise for lesson in _LESSONS for name, exercise in lesson.EXERCISES.items()
+}
+PREDICTIONS: dict[str, Prediction] = {
+    name: prediction for lesson in _LESSONS for name, prediction in lesson.PREDICTIONS.items()
 }

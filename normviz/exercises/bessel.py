@@ -2,7 +2,7 @@
 
 import torch
 
-from normviz.exercises.exercise import Exercise
+from normviz.exercises.exercise import Exercise, Prediction
 from normviz.exercises.norms import norm_over
 from normviz.judging import judge_choice, judge_function, judge_numbers
 
@@ -38,12 +38,94 @@ def _bessel(m):
     return m / (m - 1)
 
 
+PREDICTIONS: dict[str, Prediction] = {
+    "biased_on_average": Prediction(
+        "too small",
+        {
+            "right": "Luck goes both ways, so this sounds right. But the centre moves with the "
+            "sample: each variance is measured from the sample's own mean.",
+            "too large": "Some of the nine are above the truth: (0, 4) and (4, 0), with 4. The "
+            "other seven have 0 or 1.",
+        },
+        praise="(0 + 1 + 4 + 1 + 0 + 1 + 4 + 1 + 0)/9 is half of the truth.",
+    ),
+    "about_true_mean": Prediction(
+        "about 4",
+        {
+            "below 4 again": "That looks for the fault in the numbers drawn. They are fine: only "
+            "the centre has changed, and the deficit is gone.",
+            "above 4": "The squares are larger than about the own mean, by just as much as was "
+            "missing.",
+        },
+        praise="About the true mean, each square is σ² on average, so a plain mean over m is right.",
+    ),
+    "stored_biased_in_eval": Prediction(
+        "about 1.5",
+        {
+            "about 0.67": "Reversed: the layer divides by the stored variance. Divided by two thirds, "
+            "a number becomes larger.",
+            "about 1, as before": "That would be so if eval divided the numbers by their own "
+            "variance. It divides by the stored one.",
+        },
+        praise="Divided by two thirds of the right variance, the new numbers have 3/2 of 1.",
+    ),
+    "flat_images": Prediction(
+        "about 2",
+        {
+            "about 4": "200/199 is right for 200 independent draws. Here, two numbers were drawn, "
+            "and copied a hundred times each.",
+            "about 8": "That is twice the truth. The factor 200/199 is far too small for that.",
+        },
+        praise="Two draws have half of the variance on average, and 200/199 changes next to nothing.",
+    ),
+    "twenty_in_eval": Prediction(
+        "clearly below 1",
+        {
+            "about 1": "That is so behind the first layer. But what leaves it are no independent "
+            "draws any more: each batch has the mean 0 and the biased variance 1, and the second "
+            "layer corrects all the same.",
+            "clearly above 1": "Reversed: to store too much means to divide by too much.",
+        },
+        praise="Each of the 19 other layers stores 64/63 where 1 would be right.",
+    ),
+    "group_of_one": Prediction(
+        "only zeros",
+        {
+            "an error, as from BatchNorm": "BatchNorm has such a check. GroupNorm's check counts "
+            "the rows in, so two rows pass it.",
+            "the rows as they are": "The mean of a single number is that number, and the layer "
+            "subtracts it.",
+        },
+        praise="A number minus itself is 0, and 0/√(0 + ε) is 0.",
+    ),
+    "nothing_left": Prediction(
+        "10,000",
+        {
+            "1,000": "The squares are near 1,000,000 then, where the gap is 0.0625: the result is "
+            "off in its third digit, but not lost.",
+            "10,000,000": "There the gap of the numbers themselves is 1. But the shortcut "
+            "subtracts their *squares*, which have twice as many digits.",
+        },
+        praise="10,000² is 100,000,000; a ten-millionth of that is more than 4.6667.",
+    ),
+    "coin_with_both_edges": Prediction(
+        "still below 0.25",
+        {
+            "0.25: nothing is missed": "So it should be, if missed edges were the reason. But "
+            "each sample's mean is still fitted to it.",
+            "above 0.25: no equal tosses": "All equal were only two of 1024. Without them the "
+            "average rises by less than a thousandth.",
+        },
+        praise="Both edges are there, and the mean is still fitted to the sample.",
+    ),
+}
+
 EXERCISES = {
     "correction_factor": Exercise(
         judge_numbers(
             1.25,
             [
-                (0.8, "The other way round: that would make the variance smaller still."),
+                (0.8, "Reversed: that would make the variance smaller still."),
                 (1.2, "That is (m + 1)/m. The correction divides by *less* than m."),
                 (
                     1.11803,
@@ -65,7 +147,7 @@ EXERCISES = {
             16.0,
             [
                 (12.0, "That is the biased variance; it normalizes. Another one is stored."),
-                (9.0, "The other way round: 12 · 3/4 is smaller still. The correction enlarges."),
+                (9.0, "Reversed: 12 · 3/4 is smaller still. The correction enlarges."),
                 (15.0, "That is 12 · 5/4. The factor is m/(m − 1), and m is 4."),
                 (48.0, "That is the sum of squares, 12 · 4. It is still to be divided."),
                 (4.0, "12 is the variance, not the sum of squares. Multiply by m first."),
@@ -90,10 +172,10 @@ EXERCISES = {
             [
                 (
                     20.0,
-                    "That is the average of the unbiased ones. The biased ones fall short of it.",
+                    "That is the average of the unbiased ones. The biased ones are smaller.",
                 ),
                 (26.66667, "That is larger than the truth. Biased variances are too small."),
-                (5.0, "That is σ²/m: by how much they fall short. What is left?"),
+                (5.0, "That is σ²/m: how much they lack. What is left?"),
                 (16.0, "That is 4/5 of it. The fraction is (m − 1)/m, and m is 4."),
                 (10.0, "That is half of it, as for m = 2. Here m is 4."),
                 (60.0, "That is (m − 1)σ², the average *sum* of squares. Divide it by m."),
@@ -130,8 +212,8 @@ EXERCISES = {
         judge_choice(
             "mean",
             {
-                "edges": "Test 2 did that with the coin, and the average was still short. And with "
-                "0, 2, 4 and m = 2, only (0, 4) and (4, 0) would be left: variance 4, far too much.",
+                "edges": "Test 1 did that with the coin, and the average was still too small. And with "
+                "0, 2, 4 and m = 2, only (0, 4) and (4, 0) would be left: variance 4, far too large.",
                 "draws": "That makes the average steadier. It stays where it is, at (m − 1)/m of "
                 "the truth.",
                 "normal": "We had that: for normal, uniform and exponential numbers the fraction "
@@ -254,8 +336,7 @@ EXERCISES = {
             [
                 (
                     lambda x: _store(x, correction=0) / _bessel(_count(x)),
-                    "The factor is the wrong way round: it makes a variance that is too small "
-                    "smaller still.",
+                    "The factor is upside down: it makes a variance that is too small smaller still.",
                 ),
                 (
                     lambda x: _store(x, correction=0),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from normviz.exercises.exercise import Exercise
+from normviz.exercises.exercise import Exercise, Prediction
 from normviz.judging import judge_function, judge_numbers, judge_pattern
 
 
@@ -18,6 +18,100 @@ def _over_all_but(axis: int, **options) -> Callable:
     return lambda x: x.mean(dim=[k for k in range(x.ndim) if k != axis % x.ndim], **options)
 
 
+PREDICTIONS: dict[str, Prediction] = {
+    # 00: start here
+    "without_norm": Prediction(
+        right="0.69: it learns nothing",
+        wrong={
+            "as low, or nearly": "Normalizing looks like a mere change of units, which the next "
+            "layer's weights could undo. Training has to find those weights first.",
+            "in between: it is slower": "That is what more steps would cure. Here no "
+            "step finds out where the circle is.",
+        },
+        praise="The loss of a coin, after 200 steps as before them.",
+    ),
+    "other_means": Prediction(
+        right="two",
+        wrong={
+            "three": "Three is one per c, as before. In this pattern, c stands on the left alone: "
+            "it is pooled.",
+            "twelve": "Twelve is one per c and l. The right side names what is kept, and that is n.",
+        },
+        praise="One mean per n, and there are two samples.",
+    ),
+    # 01: one mean per channel
+    "first_mean": Prediction(
+        right="7.5: of the first measurement",
+        wrong={
+            "2: of the first person": "Normalizing a sample sounds like giving each sample its "
+            "own mean. BatchNorm gives one to each channel, and it pools the people.",
+            "9.5: of the whole table": "The channels stay apart: a height and a weight have no "
+            "mean in common.",
+        },
+        praise="One mean per channel: the people are pooled.",
+    ),
+    "longer_sequence": Prediction(
+        right="3 means of 50 numbers",
+        wrong={
+            "15 means of 10 numbers": "That keeps the samples apart, too: one mean per sample and "
+            "channel. A line of the printed tensor looks like a unit, but it is none.",
+            "30 means of 5 numbers": "That pools the samples only. A channel has one mean for all "
+            "of its positions.",
+        },
+        praise="Samples and positions are pooled, the channels stay.",
+    ),
+    "image_mean": Prediction(
+        right="40: this channel of both",
+        wrong={
+            "20: this channel of image 0": "An image seems a thing of its own. But axis 0 is "
+            "pooled, here as in a table.",
+            "60: image 0": "That is one mean per image. The channels stay apart, and the images "
+            "do not.",
+        },
+        praise="Everything but axis 1 is pooled: 2 · 4 · 5 numbers.",
+    ),
+    "weights_for_images": Prediction(
+        right="2: one per channel",
+        wrong={
+            "100: one per pixel": "Every pixel is multiplied by a γ, but all pixels of a channel "
+            "by the same one.",
+            "200: one per channel and pixel": "Then the layer would fit one size of image only. "
+            "It is told the number of channels, and nothing else.",
+        },
+        praise="γ is laid over the input like the mean: one per channel.",
+    ),
+    "scaled_and_shifted": Prediction(
+        right="2 and 0.75: β and γ²",
+        wrong={
+            "0 and 1: it is normalized": "That is true before γ and β. They give the channel "
+            "another scale and another centre.",
+            "2 and 0.87: β and γ": "γ multiplies the numbers and their standard deviation. The "
+            "variance is that squared.",
+        },
+        praise="The variance is multiplied by γ², and 0.8681² = 0.7536.",
+    ),
+    "which_mistake": Prediction(
+        right="the variance",
+        wrong={
+            "ε": "ε is 0.00001 beside a standard deviation of 1.18: it can move the sixth decimal, "
+            "and not the second.",
+            "both, about equally": "The unbiased variance is larger by 4 %. ε is 0.00001 beside a "
+            "standard deviation of 1.18.",
+        },
+        praise="25 / 24 is visible in the second decimal, and ε is not.",
+    ),
+    "photo_alone": Prediction(
+        right="none, as long as it comes alone",
+        wrong={
+            "one with more pixels": "The pooling makes one pixel of them, however many they are. "
+            "BatchNorm stands behind it.",
+            "one with more channels": "Each channel has a mean of its own. More of them bring "
+            "more means, and still one number for each.",
+        },
+        praise="Behind the pooling, each image brings one number per channel.",
+    ),
+}
+
 EXERCISES = {
     # 00: start here
     "first_guess": Exercise(
@@ -28,15 +122,18 @@ EXERCISES = {
                     2,
                     "2 is the number of samples. BatchNorm does not keep samples apart: it pools them.",
                 ),
+                (4, "4 is the number of positions. They are pooled: which axis is left?"),
                 (6, "6 is one per sample and channel. All samples of a channel share one mean."),
-                (4, "4 is how many numbers feed each mean. How many means are there?"),
-                (12, "12 is how many numbers there are in all. Several of them share a mean."),
+                (8, "8 is how many numbers feed each mean. How many means are there?"),
+                (12, "12 is one per channel and position. The positions are pooled, too."),
+                (24, "24 is how many numbers there are in all. Several of them share a mean."),
                 (1, "1 would be a mean over everything. BatchNorm keeps the channels apart."),
             ],
         ),
         praise="One mean per channel, and x has three channels.",
-        hint="Point at the picture: how many groups of numbers can you light up?",
-        solution="3. x has shape (2, 3, 2), the second axis holds the channels, and there is one "
+        hint="BatchNorm keeps one of the axes apart, and pools the others. "
+        "Which of the sizes in (2, 3, 4) could it be?",
+        solution="3. x has shape (2, 3, 4), the second axis holds the channels, and there is one "
         "mean per channel.",
     ),
     # 01: one mean per channel

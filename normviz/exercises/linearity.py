@@ -5,7 +5,7 @@ from numbers import Real
 
 import torch
 
-from normviz.exercises.exercise import Exercise
+from normviz.exercises.exercise import Exercise, Prediction
 from normviz.exercises.norms import norm_over
 from normviz.judging import Verdict, judge_choice, judge_function, judge_numbers, not_yet
 
@@ -25,7 +25,7 @@ def _as_factor(answer) -> float | None:
 
 
 def _judge_factor(answer) -> Verdict | None:
-    """For a factor a with N(a·x) other than N(x): found by running N, whichever a it is."""
+    """For a factor a with norm(a·x) other than norm(x): found by running norm, whichever a it is."""
     factor = _as_factor(answer)
     if factor is None:
         return not_yet("The answer is one finite number.")
@@ -78,6 +78,87 @@ def _input_gradient(function, x):
     return leaf.grad
 
 
+PREDICTIONS: dict[str, Prediction] = {
+    "ten_times_the_input": Prediction(
+        "the same as before",
+        {
+            "ten times as large": "That is what a linear map would do. But the standard deviation, "
+            "too, is ten times as large, and it divides.",
+            "a tenth: divided by more": "The divisor is ten times as large. So are the distances "
+            "from the mean that it divides.",
+        },
+        praise="Distances and standard deviation grow tenfold, so the quotient stays.",
+    ),
+    "minus_the_input": Prediction(
+        "−norm(x₁): every sign turns",
+        {
+            "norm(x₁): σ(a·x) = a·σ(x), so a cancels": "σ(−x) is not −σ(x): no standard deviation "
+            "is negative. The distances turn their signs, and nothing turns them back.",
+        },
+        praise="The distances turn their signs; the standard deviation has none to turn.",
+    ),
+    "which_step": Prediction(
+        "only dividing by σ",
+        {
+            "only subtracting the mean": "The mean of a sum is the sum of the means, and the mean of "
+            "a·x is a times the mean. So subtracting it obeys both rules.",
+            "both of them": "x decides the mean as well as σ. But a mean obeys both rules, so "
+            "subtracting it does; σ obeys neither.",
+        },
+        praise="A mean obeys both rules. σ does not: σ(−x) = σ(x).",
+    ),
+    "one_linear_part": Prediction(
+        "twice the gap of norm",
+        {
+            "0: with β = 0 it is linear": "The last step is linear then. A chain is only as linear "
+            "as all its steps, and the dividing comes first.",
+            "the gap of norm: γ changes nothing": "γ multiplies each output, on both sides of the "
+            "equation. So it multiplies their difference.",
+        },
+        praise="The dividing leaves its gap, and γ = 2 doubles it.",
+    ),
+    "kind_of_eval": Prediction(
+        "affine, but not linear",
+        {
+            "linear: μ and σ² are fixed": "They are, and so no gap is left with 3 and −2. But a "
+            "constant is left over, which the rule of sums counts once and twice.",
+            "neither: it divides by σ": "In eval that is a stored number, which x does not decide. "
+            "Dividing by a fixed number is linear.",
+        },
+        praise="Fixed numbers make a straight line, and this one does not go through 0.",
+    ),
+    "fold_in_training": Prediction(
+        "no: μ and σ² are the batch's",
+        {
+            "yes: one layer is as good": "In eval it is. The slope that was folded in comes from "
+            "the running variance, and training does not use that one.",
+            "no: this moves the weights": "A forward pass moves the running statistics, no weight. "
+            "The outputs differ all the same: look at which statistics normalize.",
+        },
+        praise="Each batch brings its own slope and shift; a weight has only one.",
+    ),
+    "bias_before_batchnorm": Prediction(
+        "not at all",
+        {
+            "by 10 at every pixel": "That is how much the input of BatchNorm rises. Its mean rises "
+            "by the same 10, and is subtracted.",
+            "by 10 · slope, per channel": "So it would be in eval, where the mean is stored. In "
+            "training the mean rises with the bias.",
+        },
+        praise="The channel's mean rises by 10 as well, and is subtracted.",
+    ),
+    "detached_statistics": Prediction(
+        "the bias runs away, the loss stays",
+        {
+            "the same: equal outputs": "The outputs are equal, so the loss is. The gradient is not: "
+            "it takes μ for a constant, and so it sees a use for the bias.",
+            "the loss falls: the bias can learn": "So the gradient promises. But μ follows the bias "
+            "in each step, and subtracts it again.",
+        },
+        praise="The gradient promises a gain in each step, and μ takes it back each time.",
+    ),
+}
+
 EXERCISES: dict[str, Exercise] = {
     "scaled_by_minus_three": Exercise(
         judge_numbers(
@@ -85,7 +166,7 @@ EXERCISES: dict[str, Exercise] = {
             [
                 (
                     (6.0, -1.5, -1.5, -1.5, -1.5),
-                    "That is −3 · N(x), what a linear map would give. The 3 is divided away again.",
+                    "That is −3 · norm(x), what a linear map would give. The 3 is divided away again.",
                 ),
                 (
                     (-2.0, 0.5, 0.5, 0.5, 0.5),
@@ -93,7 +174,7 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     (-6.0, 1.5, 1.5, 1.5, 1.5),
-                    "That is 3 · N(x). Which part of −3 does dividing by σ(−3·x) take away?",
+                    "That is 3 · norm(x). Which part of −3 does dividing by σ(−3·x) take away?",
                 ),
                 (
                     (2 / 3, -1 / 6, -1 / 6, -1 / 6, -1 / 6),
@@ -101,7 +182,7 @@ EXERCISES: dict[str, Exercise] = {
                 ),
             ],
         ),
-        praise="N(−3·x) = sign(−3) · N(x) = −N(x).",
+        praise="norm(−3·x) = sign(−3) · norm(x) = −norm(x).",
         hint="The distances from the mean are multiplied by −3. And the standard deviation?",
         solution="(2, −0.5, −0.5, −0.5, −0.5): the distances are multiplied by −3 and σ by "
         "|−3| = 3, so every sign turns and every size stays.",
@@ -110,7 +191,7 @@ EXERCISES: dict[str, Exercise] = {
         _judge_factor,
         praise="For a < 0 all signs turn. (Also right: 0, or an a so small that ε counts.)",
         hint="What comes out of the root of a²? When is that not a?",
-        solution="Any negative number, such as -1: then √(a²) = |a| is not a, and N(a·x) = −N(x). "
+        solution="Any negative number, such as -1: then √(a²) = |a| is not a, and norm(a·x) = −norm(x). "
         "0 gives 0, and an a that makes σ as small as √ε shrinks the output.",
     ),
     "gap_of_a_sum": Exercise(
@@ -121,7 +202,7 @@ EXERCISES: dict[str, Exercise] = {
                     (0.0, 0.0),
                     "That would be a map that obeys the rule of sums. Compute both sides.",
                 ),
-                ((-1.0, 1.0), "The other way round: left side minus right side."),
+                ((-1.0, 1.0), "Reversed: it is the left side minus the right side."),
                 (
                     (0.7071, -0.7071),
                     "You divided by the unbiased standard deviation. The biased one normalizes.",
@@ -130,12 +211,12 @@ EXERCISES: dict[str, Exercise] = {
                     (1.5, -1.5),
                     "You divided by the variance. Divide by its root.",
                 ),
-                ((2.0, -2.0), "Look at N(x₁) + N(x₂) again: −1 and 1 meet 1 and −1."),
+                ((2.0, -2.0), "Look at norm(x₁) + norm(x₂) again: −1 and 1 meet 1 and −1."),
             ],
         ),
         praise="(1, −1) on the left, (−1, 1) + (1, −1) = (0, 0) on the right.",
         hint="Of two numbers, N makes a 1 of the larger one and its opposite of the smaller one.",
-        solution="N(6, 4) = (1, −1). N(1, 3) + N(5, 1) = (−1, 1) + (1, −1) = (0, 0). "
+        solution="norm(6, 4) = (1, −1). norm(1, 3) + norm(5, 1) = (−1, 1) + (1, −1) = (0, 0). "
         "The gap is (1, −1): a proof without a single root.",
     ),
     "kind_without_running_statistics": Exercise(
@@ -242,11 +323,11 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     norm_over(_PER_CHANNEL, detach=("mean",)),
-                    "The variance is mended. The gradient still misses its way through the mean.",
+                    "The variance is fixed. The gradient still misses its way through the mean.",
                 ),
                 (
                     norm_over(_PER_CHANNEL, detach=("var",)),
-                    "The mean is mended. The gradient still misses its way through the variance.",
+                    "The mean is fixed. The gradient still misses its way through the variance.",
                 ),
                 (
                     lambda x: norm_over(_PER_CHANNEL)(x.detach()),

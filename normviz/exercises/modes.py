@@ -2,7 +2,7 @@
 
 import torch
 
-from normviz.exercises.exercise import Exercise
+from normviz.exercises.exercise import Exercise, Prediction
 from normviz.judging import judge_choice, judge_function, judge_numbers
 
 EPS = 1e-5
@@ -56,6 +56,82 @@ def _by_mode(x, mean, var, training):
     return _by_batch(x) if training else _standardize(x, mean, var)
 
 
+PREDICTIONS: dict[str, Prediction] = {
+    "eval_column": Prediction(
+        "all three above 0",
+        {
+            "one below 0, one at 0, one above": "So it was in training, where the batch's own mean is subtracted. "
+            "Eval subtracts the running mean, and one pass has moved it only to 0.5.",
+            "all three below 0": "For that, what is subtracted would have to be larger than 9. The running mean is 0.5.",
+        },
+        praise="Eval subtracts the running mean, 0.5, and all three numbers are larger.",
+    ),
+    "eval_without_notes": Prediction(
+        "those of the batch",
+        {
+            "0 and 1, as a new layer": "0 and 1 are what running statistics start at. This layer has none at all, "
+            "so there is nothing that could start.",
+            "none: the input comes out": "A BatchNorm always normalizes. With nothing stored, the batch is all that there is.",
+        },
+        praise="With nothing stored, the batch is all that there is, in eval too.",
+    ),
+    "one_day_at_a_time": Prediction(
+        "about 0.5: it guesses",
+        {
+            "about 0.96 again": "A mistake in the mode need not show everywhere: mixed batches hide it. "
+            "A day alone loses its own mean, and that mean was the answer.",
+            "about 0.8": "It is worse than that. A day alone loses its own mean, and that mean was the answer.",
+            "none: a batch of one is refused": "One *value* per channel is refused. A day has 10 positions behind the "
+            "convolution, so 10 values per channel.",
+        },
+        praise="A day's own mean is subtracted from it, and that mean was the answer.",
+    ),
+    "frozen_by_gradient": Prediction(
+        "weight and bias",
+        {
+            "all five": "The running statistics and the counter are not moved by gradients, so they are not stopped "
+            "by their absence: a forward pass in training moves them.",
+            "weight, bias and the counter": "The counter counts forward passes in training, with gradients or without.",
+            "none of them": "Weight and bias do stay: without a gradient, the optimizer leaves them alone.",
+        },
+        praise="No gradient, no step for weight and bias. The notes never needed one.",
+    ),
+    "start_taken_out": Prediction(
+        "better, but short of training mode",
+        {
+            "as in training mode": "That would be so if the start were the only fault. But the weights moved while the notes were taken.",
+            "no better than before": "A fifth of the notes was 0 and 1, and that is gone: it does help. It is not all, though.",
+        },
+        praise="The start was one fault. The other: most notes were taken under older weights.",
+    ),
+    "averaged_parameters": Prediction(
+        "about 0.5: it guesses",
+        {
+            "about 0.97, as the model": "The weights are as good. But `parameters()` leaves the buffers out: the running "
+            "statistics are still 0 and 1.",
+            "about 0.9: it trails a little": "The weights trail a little. The running statistics do not follow at all: they are "
+            "buffers, still 0 and 1.",
+        },
+        praise="The running statistics are buffers, not parameters: they are still 0 and 1.",
+    ),
+    "two_views": Prediction(
+        "one below 0, one above",
+        {
+            "0 and 0": "So it is in training, where each view has its own statistics. Eval has one running mean for both.",
+            "0 for far, the last; not for near": "The last batch weighs 0.1, not 1: the running mean ends between the two.",
+        },
+        praise="There is one running mean for both, and it lies between them.",
+    ),
+    "variance_after_dropout": Prediction(
+        "less than 1",
+        {
+            "1 as well": "BatchNorm divides by what it noted, and it took its notes behind Dropout. In eval other numbers come.",
+            "more than 1": "Dropout adds variance, so the noted one is too large for eval. Dividing by it gives less.",
+        },
+        praise="Dropout made the noted variance large, and eval divides by it.",
+    ),
+}
+
 EXERCISES: dict[str, Exercise] = {
     "flag_set_after_training": Exercise(
         judge_choice(
@@ -82,7 +158,7 @@ EXERCISES: dict[str, Exercise] = {
                 ((31, 0), "Those are its mates alone. The output of the new sample changes too."),
                 ((31, 1), "In training, the output of the new sample changes as well."),
                 ((32, 0), "In eval, the output of the new sample itself changes."),
-                ((1, 32), "The other way round: mates matter in training."),
+                ((1, 32), "Reversed: the mates matter in training, not in eval."),
                 (
                     (320, 10),
                     "Those are numbers. The question asks for outputs of samples: rows.",
@@ -258,7 +334,7 @@ EXERCISES: dict[str, Exercise] = {
         praise="The running statistics normalize, whoever else is in the batch.",
         hint="What does `training=True` choose here?",
         solution="from torch.nn.functional import batch_norm\n\n\n"
-        "def predict(x, running_mean, running_var):\n"
+        "def normalize_in_use(x, running_mean, running_var):\n"
         "    return batch_norm(x, running_mean, running_var, training=False)",
     ),
     "mend_the_padded_mean": Exercise(

@@ -2,7 +2,7 @@
 
 import torch
 
-from normviz.exercises.exercise import Exercise
+from normviz.exercises.exercise import Exercise, Prediction
 from normviz.judging import judge_choice, judge_function, judge_numbers
 
 
@@ -16,6 +16,78 @@ def _cases(*shapes: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor, f
     return cases
 
 
+PREDICTIONS: dict[str, Prediction] = {
+    "part_that_moves_the_mean": Prediction(
+        "forward",
+        {
+            "backward()": "backward() only computes gradients. The running mean has "
+            "no gradient: it is a buffer.",
+            "optimizer.step()": "step() moves what is learned, the weight and the bias. The running "
+            "mean is a buffer, which the optimizer never meets.",
+        },
+        praise="The layer sees the batch in forward, and notes its mean there.",
+    ),
+    "mean_after_one_batch": Prediction(
+        "at 0.3",
+        {
+            "at 2.7": "That would keep a tenth of the old value. In torch, momentum is the weight of "
+            "the new batch: a tenth of 3.",
+            "at 1.5": "That is halfway, as with momentum 0.5. Here the new batch weighs a tenth.",
+        },
+        praise="Momentum is the weight of the new batch, so 0.9 · 0 + 0.1 · 3.",
+    ),
+    "three_looks": Prediction(
+        "it moves with each look",
+        {
+            "it stays at 0": "To us it is only a look. To the layer it is a forward in training, and "
+            "each of those moves the running mean.",
+            "it moves with the first look only": "The layer does not know that it has met this batch "
+            "before. The second look counts like the first.",
+        },
+        praise="Each forward in training moves it, whatever we want with the output.",
+    ),
+    "log_of_the_mean": Prediction(
+        "1.273 three times",
+        {
+            "0.3, 0.97 and 1.273": "So it would be with copies. The list holds the layer's own tensor, "
+            "and the layer writes into it with each batch.",
+            "0.3 three times": "It is one tensor three times, but not as it was at first: the layer "
+            "went on writing into it.",
+        },
+        praise="The list holds one tensor three times, with whatever is in it now.",
+    ),
+    "mean_after_ten_batches": Prediction(
+        "at about 6.5",
+        {
+            "at 10": "Ten tenths of the whole way would end there. But each step is a tenth of what is "
+            "left, and that gets less.",
+            "at 9": "Then a tenth of the start would be left. One batch leaves nine tenths of it, and "
+            "ten batches 0.9¹⁰ = 0.35.",
+        },
+        praise="Each batch leaves 0.9 of what is missing, and 0.9¹⁰ is 0.35.",
+    ),
+    "variance_when_sorted": Prediction(
+        "1, as within each batch",
+        {
+            "120.8, as of all six": "The layer never sees all six at once. It averages the variances of "
+            "the batches, each measured from its own mean.",
+            "60.9, halfway": "Nobody averages the two: 120.8 never comes in. The layer meets the "
+            "variance of one batch, and then that of the other.",
+        },
+        praise="It averages the variances of the batches, 1 and 1.",
+    ),
+    "momentum_copied_from_keras": Prediction(
+        "almost all the way to each batch",
+        {
+            "as in Keras": "The word is the same, its meaning is not. In torch, 0.9 is the weight of "
+            "the new batch; in Keras it is that of the old value.",
+            "more slowly than in Keras": "It is the reverse: in torch, a large momentum gives the new "
+            "batch much weight.",
+        },
+        praise="In torch, 0.9 is the weight of the new batch.",
+    ),
+}
+
 EXERCISES: dict[str, Exercise] = {
     "running_mean_after_three": Exercise(
         judge_numbers(
@@ -27,7 +99,7 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     4.25,
-                    "The order: you let the oldest batch weigh most. The newest does, with a half.",
+                    "The order is reversed: you let the oldest batch weigh most. The newest does, with a half.",
                 ),
                 (4, "You began with the first batch's mean. The running mean begins at 0."),
                 (7, "You gave each batch a half and added up. The old value is halved each time."),
@@ -63,7 +135,7 @@ EXERCISES: dict[str, Exercise] = {
                 (0.25, "That is the plain average, as with momentum=None."),
                 (
                     0.8 * 0.2**3,
-                    "The other way round: in torch, momentum 0.2 is the weight of the new batch.",
+                    "Reversed: in torch, momentum 0.2 is the weight of the new batch.",
                 ),
             ],
         ),
@@ -85,11 +157,11 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     3,
-                    "The other way round: each batch leaves 0.9 of the start, not 0.1 of it.",
+                    "Reversed: each batch leaves 0.9 of the start, not 0.1 of it.",
                 ),
                 (
                     2,
-                    "The other way round: each batch leaves 0.9 of the start, not 0.1. "
+                    "Reversed: each batch leaves 0.9 of the start, not 0.1. "
                     "(And 0.1² is 1 %, not less.)",
                 ),
                 (459, "That is for momentum 0.01. Here it is 0.1."),
@@ -185,7 +257,7 @@ EXERCISES: dict[str, Exercise] = {
             [
                 (
                     lambda x, old, momentum: momentum * old + (1 - momentum) * x.mean(dim=0),
-                    "The two weights are the other way round: momentum is that of the new batch.",
+                    "The two weights are swapped: momentum is that of the new batch.",
                 ),
                 (
                     lambda x, old, momentum: momentum * x.mean(dim=0),

@@ -2,7 +2,7 @@
 
 import torch
 
-from normviz.exercises.exercise import Exercise
+from normviz.exercises.exercise import Exercise, Prediction
 from normviz.exercises.norms import norm_over
 from normviz.judging import judge_choice, judge_function, judge_numbers, judge_pattern
 
@@ -26,6 +26,71 @@ def _token_cases() -> list[torch.Tensor]:
 def _image_cases() -> list[torch.Tensor]:
     return _draw([(3, 2, 4, 5), (2, 3, 5, 4), (2, 4, 4, 4)])
 
+
+PREDICTIONS: dict[str, Prediction] = {
+    "sizes_or_axes": Prediction(
+        right="refuse the images",
+        wrong={
+            "pool h and w": "That takes 2 and 3 for numbers of axes, as in mean(dim=(2, 3)). But "
+            "LayerNorm(4) took a table, which has no axis number 4.",
+            "pool c and h": "Sizes they are, and c and h are 2 and 3 long. But a layer does not "
+            "search for axes of these sizes: it takes the last ones.",
+        },
+        praise="2 and 3 are sizes, of the last two axes. Those are 3 and 4 long.",
+    ),
+    "layernorm_weights": Prediction(
+        right="those of a column",
+        wrong={
+            "those of a row": "That is BatchNorm: what shares a mean shares a weight there. But this "
+            "layer is made before anybody knows how many rows there will be.",
+            "none: each of the twelve has its own": "The layer knows of 3 places only. It has to "
+            "serve a table of any number of rows.",
+        },
+        praise="Made for rows of 3, it can only have a weight for each place in a row.",
+    ),
+    "other_unit": Prediction(
+        right="BatchNorm",
+        wrong={
+            "LayerNorm": "LayerNorm pools rows, and a row holds just one of the large numbers. The "
+            "factor does not belong to the whole row, so it does not cancel.",
+            "both of them": "Normalizing takes a scale away, but only that of the numbers which "
+            "are pooled together. Which layer pools a column?",
+            "neither of them": "A factor of everything that is pooled cancels: it is in the "
+            "numbers and in their spread. Which layer pools a column?",
+        },
+        praise="It pools that column, so the factor is in the numbers and in their spread.",
+    ),
+    "means_of_tokens": Prediction(
+        right="6: one per token",
+        wrong={
+            "2: one per sentence": "A sentence is the sample here, but nothing says one mean per "
+            "sample. It is one for everything in front of the last axis.",
+            "4: one per channel": "The 4 is how many numbers are pooled, not how many means there "
+            "are. One per channel is BatchNorm's choice.",
+        },
+        praise="In front of the last axis stand n and t, and 2 · 3 = 6.",
+    ),
+    "layernorm_memory": Prediction(
+        right="nothing",
+        wrong={
+            "the same, per feature": "That is BatchNorm. LayerNorm has no mean per feature that it "
+            "could store.",
+            "the same, per row": "The rows of another batch are other rows. Their means would be "
+            "of no use for them.",
+        },
+        praise="Each row brings its own mean along, also after training.",
+    ),
+    "both_fit": Prediction(
+        right="four positions of one channel",
+        wrong={
+            "four channels at one position": "That is what was meant. But the layer does not know "
+            "what an axis means: it takes the last one.",
+            "all of a sample": "That would be LayerNorm([4, 4]). An int stands for the last axis "
+            "alone.",
+        },
+        praise="The last axis is pooled, and with the channels first it holds the positions.",
+    ),
+}
 
 EXERCISES: dict[str, Exercise] = {
     "pattern_of_token_weights": Exercise(
@@ -85,7 +150,7 @@ EXERCISES: dict[str, Exercise] = {
                 ((30,), "30 weights, that is right. The layer does not flatten the two axes."),
                 (
                     (6, 5),
-                    "The right sizes, the other way round. Keep the order of normalized_shape.",
+                    "The right sizes, but reversed. Keep the order of normalized_shape.",
                 ),
                 ((8, 3), "That is one per mean. A weight can't know which sample it will meet."),
                 ((3,), "That is one per channel, as in BatchNorm or GroupNorm."),
@@ -205,7 +270,7 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     norm_over([1, 2, 3], [0, 1, 2, 3], **_OUTSIDE),
-                    "The mean is mended. The other line still holds both mistakes: its axes and its ε.",
+                    "The mean is fixed. The other line still holds both mistakes: its axes and its ε.",
                 ),
                 (
                     norm_over([1, 2, 3], [0, 1, 2, 3]),

@@ -71,7 +71,86 @@ def find_why():
     return "scale" if scaled == 1 and not [*layer.buffers()] else None
 
 
+def nearest(number, choices):
+    """Of the choices, the one that is in words what the number is."""
+    return min(choices, key=lambda choice: abs(choices[choice] - number))
+
+
+def average_of_flat_images():
+    """What the layer stores on average for two images of one grey each, with variance 4."""
+    layer = nn.BatchNorm2d(1, momentum=None)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(1000):
+        layer(2 * torch.randn(2, 1, 1, 1, generator=generator).expand(2, 1, 10, 10))
+    return layer.running_var.item()
+
+
+def spread_behind_twenty():
+    """The standard deviation in eval, behind twenty layers that were trained on batches of 64."""
+    layers = nn.Sequential(*[nn.BatchNorm1d(1, momentum=None) for _ in range(20)])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _ in range(200):
+            layers(torch.randn(64, 1, generator=generator))
+        return layers.eval()(torch.randn(10_000, 1, generator=generator)).std().item()
+
+
+def variance_in_eval(stored):
+    """Of new numbers with variance 4, if this much is stored."""
+    layer = nn.BatchNorm1d(1, affine=False).eval()
+    layer.running_var.fill_(stored)
+    return layer(torch.tensor([[-2.0], [2.0]])).var(correction=0).item()
+
+
+def where_nothing_is_left():
+    """The smallest of these numbers with which float32 loses the variance of 1, 2 and 6."""
+    for added in (1000, 10_000, 10_000_000):
+        x = torch.tensor([1.0, 2.0, 6.0]) + added
+        if abs((x**2).mean() - x.mean() ** 2 - 14 / 3) > 1:
+            return f"{added:,}"
+    return None
+
+
+def average_with_both_sides():
+    """Of the biased variances of ten tosses of a coin that show both sides."""
+    tosses = torch.tensor([*product((0.0, 1.0), repeat=10)])
+    both = (tosses.amin(1) == 0) & (tosses.amax(1) == 1)
+    return tosses[both].var(dim=1, correction=0).mean().item()
+
+
+def made_by_groups_of_one():
+    """What GroupNorm makes of groups of one number each."""
+    out = nn.GroupNorm(3, 3)(torch.tensor([[5.0, -2.0, 7.0], [1.0, 0.0, 3.0]]))
+    return "only zeros" if out.abs().max() < 1e-3 else "the rows as they are"
+
+
 RIGHT_ANSWERS = {
+    "biased_on_average": nearest(
+        average_over_all_samples(2, correction=0), {"too small": 0.5, "right": 1, "too large": 2}
+    ),
+    "about_true_mean": nearest(
+        4 * (torch.tensor([*product((0.0, 1.0), repeat=3)]) - 0.5).square().mean().item() / 0.25,
+        {"below 4 again": 4 * 2 / 3, "about 4": 4, "above 4": 4 * 3 / 2},
+    ),
+    "stored_biased_in_eval": nearest(
+        variance_in_eval(4 * 2 / 3),
+        {"about 0.67": 2 / 3, "about 1, as before": 1, "about 1.5": 3 / 2},
+    ),
+    "flat_images": nearest(average_of_flat_images(), {"about 2": 2, "about 4": 4, "about 8": 8}),
+    "twenty_in_eval": nearest(
+        spread_behind_twenty(),
+        {"clearly below 1": (63 / 64) ** 9.5, "about 1": 1, "clearly above 1": (64 / 63) ** 9.5},
+    ),
+    "group_of_one": made_by_groups_of_one(),
+    "nothing_left": where_nothing_is_left(),
+    "coin_with_both_edges": nearest(
+        average_with_both_sides(),
+        {
+            "still below 0.25": 0.9 * 0.25,
+            "0.25: nothing is missed": 0.25,
+            "above 0.25: no equal tosses": 0.25 * 10 / 9,
+        },
+    ),
     "correction_factor": corrected(1, m=5),
     "corrected_to_store": corrected(12, m=4),
     "average_biased_variance": 20 * average_over_all_samples(4, correction=0),
@@ -86,7 +165,7 @@ RIGHT_ANSWERS = {
 # What people answer, and a word or two of what they are told.
 WRONG_ANSWERS = {
     "correction_factor": [
-        (4 / 5, "The other way round"),
+        (4 / 5, "smaller still"),
         (6 / 5, "(m + 1)/m"),
         (sqrt(5 / 4), "of the standard deviation"),
         (1, "nothing is corrected"),
@@ -94,7 +173,7 @@ WRONG_ANSWERS = {
     ],
     "corrected_to_store": [
         (12, "it normalizes"),
-        (12 * 3 / 4, "The other way round"),
+        (12 * 3 / 4, "Reversed: 12 · 3/4"),
         (12 * 5 / 4, "m is 4"),
         (12 * 4, "sum of squares, 12 · 4"),
         (12 / 3, "12 is the variance"),
@@ -104,7 +183,7 @@ WRONG_ANSWERS = {
     "average_biased_variance": [
         (20 * average_over_all_samples(4, correction=1), "average of the unbiased ones"),
         (20 * 4 / 3, "larger than the truth"),
-        (20 / 4, "by how much they fall short"),
+        (20 / 4, "how much they lack"),
         (20 * average_over_all_samples(5, correction=0), "4/5 of it"),
         (20 * average_over_all_samples(2, correction=0), "as for m = 2"),
         (20 * 3, "the average *sum* of squares"),
@@ -117,7 +196,7 @@ WRONG_ANSWERS = {
         ((SAMPLE - TRUE_MEAN).square().mean().sqrt().item(), "the standard deviation"),
     ],
     "what_mends_the_shortage": [
-        ("edges", "Test 2 did that"),
+        ("edges", "Test 1 did that"),
         ("draws", "makes the average steadier"),
         ("normal", "the fraction is the same"),
     ],
@@ -165,7 +244,7 @@ WRONG_ANSWERS = {
         (lambda x: normalize_batch(x), "normalizes the columns"),
     ],
     "mend_the_correction": [
-        (lambda x: stored_variance(x) * (1 - 1 / count(x)) ** 2, "the wrong way round"),
+        (lambda x: stored_variance(x) * (1 - 1 / count(x)) ** 2, "upside down"),
         (lambda x: x.var(dim=(0, 2), correction=0), "That is the biased variance"),
         (
             lambda x: stored_variance(x) / (1 - 1 / count(x)),

@@ -1,10 +1,12 @@
 """Answers to the exercises of lessons 00 and 01."""
 
-from math import prod
+from math import log, prod
 
 import numpy as np
 import torch
 from torch import nn
+
+from normviz import published
 
 
 def torch_means(x):
@@ -29,11 +31,106 @@ def name_kept_axes():
     return [name for axis, name in enumerate("nchw") if not moved[:, axis].any()]
 
 
+def loss_after_training(*norms):
+    """Of 12 hidden layers of 32, on points inside and outside a circle."""
+    torch.manual_seed(0)
+    points = torch.randn(512, 2)
+    inside = (points.norm(dim=1) < 1.18).long()
+    layers = []
+    for size in [2] + 11 * [32]:
+        layers += [nn.Linear(size, 32), *(norm(32) for norm in norms), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.Linear(32, 2))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network(points), inside)
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+def predict_loss():
+    """Which loss is reached without BatchNorm."""
+    without, with_norm = loss_after_training(), loss_after_training(nn.BatchNorm1d)
+    if abs(without - log(2)) < 0.001:
+        return "0.69: it learns nothing"
+    return "as low, or nearly" if without < 2 * with_norm else "in between: it is slower"
+
+
+def predict_first_mean():
+    """Which mean is subtracted from the first number of the table."""
+    x = torch.arange(20.0).reshape(4, 5)
+    means = {
+        "2: of the first person": x[0].mean(),
+        "7.5: of the first measurement": x[:, 0].mean(),
+        "9.5: of the whole table": x.mean(),
+    }
+    return next(name for name, mean in means.items() if mean == torch_means(x)[0])
+
+
+def predict_affine():
+    """The mean and the variance of a channel behind γ = 0.8681 and β = 2."""
+    layer = nn.BatchNorm1d(1)
+    nn.init.constant_(layer.weight, 0.8681)
+    nn.init.constant_(layer.bias, 2)
+    y = layer(torch.randn(1000, 1))
+    mean, var = y.mean().item(), y.var(correction=0).item()
+    named = {0.75: "β and γ²", 0.87: "β and γ", 1: "it is normalized"}
+    return f"{mean:.0f} and {var:.2g}: {named[round(var, 2)]}"
+
+
+def predict_mistake():
+    """Which of two mistakes moves the first number of a check by hand."""
+    channel = published("A")["input"][0, 0]
+    biased, unbiased = channel.var(correction=0), channel.var()
+    distance = channel[0, 0] - channel.mean()
+    right = nn.BatchNorm2d(2)(published("A")["input"])[0, 0, 0, 0]
+    by_variance = abs(distance / (unbiased + 1e-5).sqrt() - right)
+    by_eps = abs(distance / (biased.sqrt() + 1e-5) - right)
+    return "the variance" if by_variance > 100 * by_eps else "both, about equally"
+
+
+def predict_photo():
+    """Which change lets BatchNorm take a photo alone behind global average pooling."""
+
+    def refuses(count, channels, size):
+        pooled = nn.AdaptiveAvgPool2d(1)(torch.randn(count, channels, size, size))
+        try:
+            nn.BatchNorm2d(channels)(pooled)
+        except ValueError:
+            return True
+        return False
+
+    assert refuses(1, 8, 7)
+    assert not refuses(2, 8, 7)
+    helps = {"one with more pixels": (1, 8, 70), "one with more channels": (1, 16, 7)}
+    helpful = [name for name, sizes in helps.items() if not refuses(*sizes)]
+    return helpful[0] if helpful else "none, as long as it comes alone"
+
+
+def right_predictions():
+    """What each choice turns out to be."""
+    kept = torch_means(torch.randn(5, 3, 10)).numel()
+    moved = int(find_moved(nn.BatchNorm2d(3), (2, 3, 4, 5)).sum())
+    slice_of_first = int(find_moved(nn.LayerNorm([3, 4]), (2, 3, 4)).sum())
+    return {
+        "without_norm": predict_loss(),
+        "other_means": {2: "two", 3: "three", 12: "twelve"}[2 * 3 * 4 // slice_of_first],
+        "first_mean": predict_first_mean(),
+        "longer_sequence": f"{kept} means of {5 * 3 * 10 // kept} numbers",
+        "image_mean": f"{moved}: this channel of both",
+        "weights_for_images": f"{nn.BatchNorm2d(2).weight.numel()}: one per channel",
+        "scaled_and_shifted": predict_affine(),
+        "which_mistake": predict_mistake(),
+        "photo_alone": predict_photo(),
+    }
+
+
 def right_answers():
     layer = nn.BatchNorm1d(1, momentum=0.2)
     normalized = layer(torch.tensor([[1.0], [3.0], [8.0]]))
     return {
-        "first_guess": torch_means(torch.randn(2, 3, 2)).numel(),
+        "first_guess": torch_means(torch.randn(2, 3, 4)).numel(),
         "pattern_of_images": f"n c h w -> {' '.join(name_kept_axes())}",
         "how_many_means": torch_means(torch.randn(20, 7, 50)).numel(),
         "how_many_numbers": 8 * 4 * 20 * 30 // torch_means(torch.randn(8, 4, 20, 30)).numel(),
@@ -45,16 +142,18 @@ def right_answers():
     }
 
 
-RIGHT_ANSWERS = right_answers()
+RIGHT_ANSWERS = right_answers() | right_predictions()
 BIASED, UNBIASED = np.var([1, 3, 8]), np.var([1, 3, 8], ddof=1)
 
 # What people answer, and a word or two of what they are told.
 WRONG_ANSWERS = {
     "first_guess": [
         (2, "number of samples"),
+        (4, "number of positions"),
         (2 * 3, "one per sample and channel"),
-        (2 * 2, "numbers feed each mean"),
-        (2 * 3 * 2, "numbers there are in all"),
+        (2 * 4, "numbers feed each mean"),
+        (3 * 4, "one per channel and position"),
+        (2 * 3 * 4, "numbers there are in all"),
         (1, "mean over everything"),
     ],
     "pattern_of_images": [
@@ -141,7 +240,7 @@ OTHER_ANSWERS = {
 
 # What would give an answer away; the shape that a question states is no secret.
 TELLS = {
-    "first_guess": r"\b(3|three)\b",
+    "first_guess": r"\b(3|three)\b(?!, 4\))",
     "pattern_of_images": r"c h w -> c(?! h)",
     "how_many_means": r"\b(7|seven)\b(?!, 50\))",
     "how_many_numbers": r"4,?800",

@@ -4,7 +4,7 @@ from math import inf, nan, sqrt
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_eval
 
 
 def torch_normalize(*numbers, eps=1e-12):
@@ -14,7 +14,7 @@ def torch_normalize(*numbers, eps=1e-12):
 
 
 def find_refuting_factor():
-    """The first factor that does not leave N(x) as it is."""
+    """The first factor that does not leave norm(x) as it is."""
     once = torch_normalize(1, 2, 6, eps=1e-5)
     factors = (3, 2, 0.5, -1)
     return next(
@@ -27,10 +27,10 @@ def find_kind(layer):
     generator = torch.Generator().manual_seed(0)
     x1, x2 = torch.randn(2, 100, 1, 1, 5, generator=generator, dtype=torch.float64)
 
-    def is_closed(alpha, beta):
+    def is_closed(a, b):
         gaps = [
-            layer(alpha * a + beta * b) - alpha * layer(a) - beta * layer(b)
-            for a, b in zip(x1, x2, strict=True)
+            layer(a * one + b * other) - a * layer(one) - b * layer(other)
+            for one, other in zip(x1, x2, strict=True)
         ]
         return torch.stack(gaps).abs().max() < 1e-9
 
@@ -67,7 +67,102 @@ def torch_batch_norm(x):
     return nn.BatchNorm1d(x.shape[1], affine=False, dtype=x.dtype)(x)
 
 
+def tell_factor(a):
+    """What torch makes of a · (1, 2, 6), beside what it makes of (1, 2, 6)."""
+    once = torch_normalize(1, 2, 6)
+    results = torch_normalize(a, 2 * a, 6 * a)
+    return [factor for factor in (1, -1, 10, 0.1) if results.allclose(factor * once)]
+
+
+def find_nonlinear_steps():
+    """Of subtracting the mean and dividing by σ."""
+    steps = {"mean": lambda x: x - x.mean(), "σ": lambda x: x / x.std(correction=0)}
+    return [name for name, step in steps.items() if find_kind(step) != "linear"]
+
+
+def gap_of_sums(layer):
+    x1, x2 = (torch.tensor(x).double()[:, None] for x in ([1, 2, 6], [4, 1, 1]))
+    return layer(x1 + x2) - layer(x1) - layer(x2)
+
+
+def shares_of_bias(*, training, rise=10.0):
+    """By how much BatchNorm's output rises, per channel, if its input does."""
+    torch.manual_seed(0)
+    x, layer = torch.randn(6, 3).double(), nn.BatchNorm1d(3).double()
+    nn.init.uniform_(layer.running_var, 2, 4)
+    layer.train(training)
+    return (layer(x + rise) - layer(x)).mean(0)
+
+
+def folded_in_training():
+    """Whether a folded layer agrees with two in training, and whether these moved a weight."""
+    torch.manual_seed(0)
+    x, linear, norm = torch.randn(6, 5), nn.Linear(5, 3), nn.BatchNorm1d(3)
+    folded, before = fuse_linear_bn_eval(linear.eval(), norm.eval()), linear.weight.clone()
+    agrees = torch.allclose(folded(x), norm.train()(linear.train()(x)), atol=1e-3)
+    return agrees, not torch.equal(before, linear.weight)
+
+
+def learn_detached_bias():
+    """Losses and biases of 50 steps in which PyTorch's layer gets μ and σ² as stored numbers."""
+    torch.manual_seed(0)
+    x, target = torch.randn(64, 1), torch.randn(64, 1) + 3
+    bias, losses, biases = torch.zeros(1, requires_grad=True), [], []
+    optimizer = torch.optim.SGD([bias], lr=0.1)
+    for _ in range(50):
+        z = x + bias
+        mean, var = z.detach().mean(0), z.detach().var(0, correction=0)
+        loss = (nn.functional.batch_norm(z, mean, var) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        biases.append(bias.item())
+    return losses, biases
+
+
+def tell_detached():
+    losses, biases = learn_detached_bias()
+    if losses[-1] < 0.99 * losses[0]:
+        return "the loss falls: the bias can learn"
+    runs = biases[-1] > 40 * biases[0] > 4
+    return "the bias runs away, the loss stays" if runs else "the same: equal outputs"
+
+
 RIGHT_ANSWERS = {
+    "ten_times_the_input": {
+        1: "the same as before",
+        10: "ten times as large",
+        0.1: "a tenth: divided by more",
+    }[tell_factor(10)[0]],
+    "minus_the_input": {
+        1: "norm(x₁): σ(a·x) = a·σ(x), so a cancels",
+        -1: "−norm(x₁): every sign turns",
+    }[tell_factor(-1)[0]],
+    "which_step": {
+        ("mean",): "only subtracting the mean",
+        ("σ",): "only dividing by σ",
+        ("mean", "σ"): "both of them",
+    }[tuple(find_nonlinear_steps())],
+    "one_linear_part": {
+        2: "twice the gap of norm",
+        0: "0: with β = 0 it is linear",
+        1: "the gap of norm: γ changes nothing",
+    }[round((gap_of_sums(make_layer(weight=2)) / gap_of_sums(make_layer())).mean().item(), 6)],
+    "kind_of_eval": {
+        "linear": "linear: μ and σ² are fixed",
+        "affine": "affine, but not linear",
+        "neither": "neither: it divides by σ",
+    }[find_kind(make_layer(mean=5, var=4, weight=3, bias=1).eval())],
+    "fold_in_training": {
+        (True, False): "yes: one layer is as good",
+        (False, True): "no: this moves the weights",
+        (False, False): "no: μ and σ² are the batch's",
+    }[folded_in_training()],
+    "bias_before_batchnorm": "not at all"
+    if shares_of_bias(training=True).abs().max() < 1e-6 < shares_of_bias(training=False).min()
+    else "by 10 · slope, per channel",
+    "detached_statistics": tell_detached(),
     "scaled_by_minus_three": tuple(torch_normalize(6, -1.5, -1.5, -1.5, -1.5).tolist()),
     "factor_that_refutes": find_refuting_factor(),
     "gap_of_a_sum": torch_normalize(6, 4) - torch_normalize(1, 3) - torch_normalize(5, 1),
@@ -130,7 +225,7 @@ WRONG_ANSWERS = {
     ],
     "gap_of_a_sum": [
         ((0, 0), "obeys the rule of sums"),
-        ((-1, 1), "The other way round"),
+        ((-1, 1), "Reversed"),
         ((1 / sqrt(2), -1 / sqrt(2)), "the unbiased standard deviation"),
         ((1 + 0.5, -1 - 0.5), "divided by the variance"),
         ((2, -2), "meet 1 and −1"),

@@ -1,8 +1,10 @@
-"""Answers to the exercises of lesson 05: training and track_running_stats."""
+"""Answers to the questions of lesson 05: training and track_running_stats."""
+
+import copy
 
 import torch
 from torch import nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, cross_entropy
 from torch.nn.utils.rnn import unpad_sequence
 from torch.utils.checkpoint import checkpoint
 
@@ -63,7 +65,7 @@ def normalize_by_mode(x, running_mean, running_var, training):
     return batch_norm(x, running_mean, running_var, training=training)
 
 
-def predict(x, running_mean, running_var):
+def normalize_in_use(x, running_mean, running_var):
     return batch_norm(x, running_mean, running_var, training=False)
 
 
@@ -74,14 +76,156 @@ def mean_of_real(x, lengths):
     return layer.running_mean
 
 
+def find_eval_column():
+    """Where 1, 5, 9 come out in eval, after one pass in training."""
+    layer = nn.BatchNorm1d(1)
+    layer(COLUMN)
+    signs = layer.eval()(COLUMN).sign().flatten().tolist()
+    return {
+        (-1, 0, 1): "one below 0, one at 0, one above",
+        (1, 1, 1): "all three above 0",
+        (-1, -1, -1): "all three below 0",
+    }[tuple(signs)]
+
+
+def find_without_notes():
+    """What a layer that was made without running statistics normalizes with in eval."""
+    out = nn.BatchNorm1d(1, track_running_stats=False).eval()(COLUMN)
+    stored = nn.BatchNorm1d(1).eval()(COLUMN)
+    if torch.equal(out, COLUMN):
+        return "none: the input comes out"
+    return "0 and 1, as a new layer" if torch.equal(out, stored) else "those of the batch"
+
+
+COLUMN = torch.tensor([[1.0], [5.0], [9.0]])
+WARM = torch.arange(256) % 2
+DAYS = 8 * torch.randn(256, 1, 12, generator=torch.Generator().manual_seed(0))
+DAYS += 15 + 10 * WARM[:, None, None]
+
+
+class Trained:
+    """A small model after some steps, and the average of its weights."""
+
+    def __init__(self, steps):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            layers = nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(40, 2)
+            self.model = nn.Sequential(nn.Conv1d(1, 4, kernel_size=3), *layers)
+            self.average = copy.deepcopy(self.model)
+            self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
+            for _ in range(steps):
+                self.step(torch.randint(256, (32,)))
+
+    def step(self, pick):
+        self.optimizer.zero_grad()
+        cross_entropy(self.model(DAYS[pick]), WARM[pick]).backward()
+        self.optimizer.step()
+        weights = zip(self.average.parameters(), self.model.parameters(), strict=True)
+        with torch.no_grad():
+            for average, weight in weights:
+                average.lerp_(weight, 0.1)
+
+
+@torch.no_grad()
+def measure(model, size=32, training=False):
+    model = copy.deepcopy(model).train(training)
+    scores = torch.cat([model(part) for part in DAYS.split(size)])
+    return (scores.argmax(dim=1) == WARM).float().mean().item()
+
+
+def tell_one_day_at_a_time():
+    alone = measure(Trained(60).model, size=1, training=True)
+    return {0.5: "about 0.5: it guesses", 0.8: "about 0.8", 0.96: "about 0.96 again"}[
+        min((0.5, 0.8, 0.96), key=lambda about: abs(about - alone))
+    ]
+
+
+def find_unchanged():
+    model = Trained(0).model
+    norm, before = model[1], copy.deepcopy(model[1].state_dict())
+    norm.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    cross_entropy(model(DAYS), WARM).backward()
+    optimizer.step()
+    after = norm.state_dict()
+    return {
+        ("weight", "bias"): "weight and bias",
+        ("weight", "bias", "num_batches_tracked"): "weight, bias and the counter",
+        tuple(before): "all five",
+        (): "none of them",
+    }[tuple(name for name in before if torch.equal(before[name], after[name]))]
+
+
+def take_out_the_start():
+    """Debiased as Adam debiases its averages: what is left is the lag."""
+    model = Trained(15).model
+    training, before = measure(model, training=True), measure(model)
+    left = 0.9**15
+    model[1].running_mean /= 1 - left
+    model[1].running_var = (model[1].running_var - left) / (1 - left)
+    after = measure(model)
+    if after < before + 0.01:
+        return "no better than before"
+    return (
+        "better, but short of training mode" if after < training - 0.02 else "as in training mode"
+    )
+
+
+def measure_the_average():
+    average = measure(Trained(60).average)
+    return {
+        0.5: "about 0.5: it guesses",
+        0.9: "about 0.9: it trails a little",
+        0.97: "about 0.97, as the model",
+    }[min((0.5, 0.9, 0.97), key=lambda about: abs(about - average))]
+
+
+def find_means_of_two_views():
+    near, far = torch.randn(2, 64, 1, generator=torch.Generator().manual_seed(0))
+    layer = nn.BatchNorm1d(1)
+    for _ in range(100):
+        layer(near), layer(far + 8)
+    layer.eval()
+    means = layer(near).mean().item(), layer(far + 8).mean().item()
+    if max(map(abs, means)) < 0.1:
+        return "0 and 0"
+    return (
+        "0 for far, the last; not for near"
+        if abs(means[1]) < 0.1
+        else ("one below 0, one above" if means[0] < 0 < means[1] else means)
+    )
+
+
+def compare_with_one():
+    variance = 1 / find_stored_variance(torch.tensor([1.0, 3.0]), p=0.5)
+    return "less than 1" if variance < 0.9 else "more than 1" if variance > 1.1 else "1 as well"
+
+
+def find_stored_variance(numbers, p):
+    """What BatchNorm has noted behind Dropout, for numbers that are equally frequent."""
+    norm = nn.BatchNorm1d(1, momentum=1)  # so that one large batch is enough to settle
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        nn.Sequential(nn.Dropout(p), norm)(numbers.repeat(100_000)[:, None])
+    return norm.running_var.item()
+
+
 RIGHT_ANSWERS = {
+    "eval_column": find_eval_column(),
+    "eval_without_notes": find_without_notes(),
+    "one_day_at_a_time": tell_one_day_at_a_time(),
+    "frozen_by_gradient": find_unchanged(),
+    "start_taken_out": take_out_the_start(),
+    "averaged_parameters": measure_the_average(),
+    "two_views": find_means_of_two_views(),
+    "variance_after_dropout": compare_with_one(),
     "flag_set_after_training": find_what_normalizes(),
     "predictions_that_change": (count_changed(training=True), count_changed(training=False)),
     "counters_that_move": count_moved(),
     "mean_after_checkpoint": find_checkpointed_mean(),
     "variance_behind_dropout": find_variance_in_eval(),
     "mend_the_modes": normalize_by_mode,
-    "mend_the_prediction": predict,
+    "mend_the_prediction": normalize_in_use,
     "mend_the_padded_mean": mean_of_real,
 }
 
@@ -108,7 +252,7 @@ def predict_in_training(x, running_mean, running_var):
 
 def predict_with_moved(x, running_mean, running_var):
     batch_norm(x, running_mean, running_var, training=True)  # moves them in place
-    return predict(x, running_mean, running_var)
+    return normalize_in_use(x, running_mean, running_var)
 
 
 def put_eps_outside(x, running_mean, running_var, training):
@@ -120,7 +264,9 @@ def put_eps_outside(x, running_mean, running_var, training):
 
 def when_training(function):
     """A mistake in training alone."""
-    return lambda x, mean, var, training: function(x) if training else predict(x, mean, var)
+    return lambda x, mean, var, training: (
+        function(x) if training else normalize_in_use(x, mean, var)
+    )
 
 
 # What people answer, and a word or two of what they are told.
@@ -135,7 +281,7 @@ WRONG_ANSWERS = {
         ((31, 0), "its mates alone"),
         ((31, 1), "changes as well"),
         ((32, 0), "of the new sample itself changes"),
-        ((1, 32), "The other way round"),
+        ((1, 32), "Reversed"),
         ((320, 10), "Those are numbers"),
     ],
     "counters_that_move": [
@@ -162,7 +308,7 @@ WRONG_ANSWERS = {
     ],
     "mend_the_modes": [
         (use_moved, "moved or not"),
-        (lambda x, mean, var, training: predict(x, mean, var), "of earlier batches"),
+        (lambda x, mean, var, training: normalize_in_use(x, mean, var), "of earlier batches"),
         (lambda x, mean, var, training: predict_in_training(x, mean, var), "In eval you still"),
         (when_training(lambda x: (x - x.mean(0)) / (x.var(0) + 1e-5).sqrt()), "is for storing"),
         (put_eps_outside, "outside the root"),
@@ -174,8 +320,11 @@ WRONG_ANSWERS = {
     "mend_the_prediction": [
         (predict_in_training, "no_grad does not choose"),
         (predict_with_moved, "before they were used"),
-        (lambda x, mean, var: predict(x, mean, x.var(0, correction=0)), "The mean is the running"),
-        (lambda x, mean, var: predict(x, x.mean(0), var), "The variance is the running"),
+        (
+            lambda x, mean, var: normalize_in_use(x, mean, x.var(0, correction=0)),
+            "The mean is the running",
+        ),
+        (lambda x, mean, var: normalize_in_use(x, x.mean(0), var), "The variance is the running"),
         (lambda x, mean, var: nn.LayerNorm(x.shape[1])(x), "That is LayerNorm"),
         (lambda x, mean, var: (x - mean) / var, "the root of the variance"),
         (lambda x, mean, var: x, "the input as it was"),
@@ -199,14 +348,14 @@ OTHER_ANSWERS = {
     "mean_after_checkpoint": [77, 3.9, (3.8,), "3.8"],
     "variance_behind_dropout": [77, 0.7, (0.667,), "2/3"],
     "mend_the_modes": [
-        lambda x, mean, var, training: predict(x, mean, var) + 1,
+        lambda x, mean, var, training: normalize_in_use(x, mean, var) + 1,
         3,
         lambda x: x,
         lambda x, mean, var, training: "batch",
         lambda x, mean, var, training: x.mean(dim=0),
     ],
     "mend_the_prediction": [
-        lambda x, mean, var: predict(x, mean, var) + 1,
+        lambda x, mean, var: normalize_in_use(x, mean, var) + 1,
         3,
         lambda x: x,
         lambda x, mean, var: "running",

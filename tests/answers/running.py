@@ -1,5 +1,6 @@
-"""Answers to the exercises of lesson 03: running statistics and momentum."""
+"""Answers to the questions of lesson 03: running statistics and momentum."""
 
+import itertools
 import math
 
 import torch
@@ -85,7 +86,76 @@ def cure_lone_images():
     return cure
 
 
+def first_to_move():
+    """Of the parts of a training step, the first after which the running mean is another."""
+    layer = nn.BatchNorm1d(1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    before, after = layer.running_mean.clone(), {}
+    loss = layer(PAIR + 3).square().mean()
+    after["forward"] = layer.running_mean.clone()
+    loss.backward()
+    after["backward()"] = layer.running_mean.clone()
+    optimizer.step()
+    after["optimizer.step()"] = layer.running_mean.clone()
+    return next(part for part, mean in after.items() if mean != before)
+
+
+def look_three_times():
+    """What the running mean does, told by its values."""
+    layer = nn.BatchNorm1d(1)
+    seen = [layer.running_mean.item()]
+    for _ in range(3):
+        layer(PAIR + 3)
+        seen.append(layer.running_mean.item())
+    moved = [old != new for old, new in itertools.pairwise(seen)]
+    return {
+        (True, True, True): "it moves with each look",
+        (True, False, False): "it moves with the first look only",
+        (False, False, False): "it stays at 0",
+    }[tuple(moved)]
+
+
+def keep_log():
+    """What a list holds to which the running mean was appended after each batch."""
+    layer, log = nn.BatchNorm1d(1), []
+    for mean in (3.0, 7.0, 4.0):
+        layer(PAIR + mean)
+        log.append(layer.running_mean)
+    first, second, third = (f"{value.item():.4g}" for value in log)
+    return f"{first} three times" if first == third else f"{first}, {second} and {third}"
+
+
+def sorted_variance():
+    layer = nn.BatchNorm1d(1, momentum=None)
+    batches = torch.tensor([[9.0, 10, 11], [-9, -10, -11]])[:, :, None]
+    for batch in batches:
+        layer(batch)
+    within, pooled = batches[0].var().item(), batches.var().item()
+    words = {
+        within: f"{within:.0f}, as within each batch",
+        pooled: f"{pooled:.1f}, as of all six",
+        (within + pooled) / 2: f"{(within + pooled) / 2:.1f}, halfway",
+    }
+    return words[layer.running_var.item()]
+
+
+def copied_momentum():
+    """How a running mean moves in torch with a momentum of 0.9, beside Keras's rule with it."""
+    layer, keras = run_layer([7.0], momentum=0.9), 0.9 * 0 + (1 - 0.9) * 7.0
+    gap = layer.running_mean.item() - keras
+    if abs(gap) < 1e-6:
+        return "as in Keras"
+    return "almost all the way to each batch" if gap > 0 else "more slowly than in Keras"
+
+
 RIGHT_ANSWERS = {
+    "part_that_moves_the_mean": first_to_move(),
+    "mean_after_one_batch": f"at {running_mean([3.0], momentum=0.1):.2g}",
+    "three_looks": look_three_times(),
+    "log_of_the_mean": keep_log(),
+    "mean_after_ten_batches": f"at about {running_mean([10.0] * 10, momentum=0.1):.2g}",
+    "variance_when_sorted": sorted_variance(),
+    "momentum_copied_from_keras": copied_momentum(),
     "running_mean_after_three": running_mean([4.0, 8.0, 2.0], momentum=0.5),
     "first_of_four_batches": running_mean([1.0, 0.0, 0.0, 0.0], momentum=0.2),
     "batches_to_forget": count_until_forgotten(momentum=0.1, share=0.01),
@@ -115,7 +185,7 @@ WRONG_ANSWERS = {
         (0.2**4, "only the batch's own entry"),
         (0.8**3, "It began with less than 1"),
         (running_mean([1.0, 0.0, 0.0, 0.0], momentum=None), "plain average"),
-        (running_mean([1.0, 0.0, 0.0, 0.0], momentum=0.8), "The other way round"),
+        (running_mean([1.0, 0.0, 0.0, 0.0], momentum=0.8), "Reversed"),
     ],
     "batches_to_forget": [
         (count_until_forgotten(0.1, 0.01) - 1, "a little more than 1 %"),
@@ -158,7 +228,7 @@ WRONG_ANSWERS = {
         ("shuffle", "Shuffled they are"),
     ],
     "mend_the_momentum": [
-        (lambda x, old, p: moved_mean(x, old, 1 - p), "the other way round"),
+        (lambda x, old, p: moved_mean(x, old, 1 - p), "weights are swapped"),
         (lambda x, old, p: moved_mean(x, 0 * old, p), "The old value is missing"),
         (lambda x, old, p: moved_mean(x, old, p) + p * old, "keeps its full weight"),
         (lambda x, old, p: moved_mean(x, old, 1.0), "new batch alone"),

@@ -45,6 +45,27 @@ def find_who_needs_batch_mates():
     return needs
 
 
+def find_what_two_sizes_do():
+    """What LayerNorm([2, 3]) does with the images of the lesson."""
+    try:
+        nn.LayerNorm([2, 3])(torch.randn(5, 2, 3, 4))
+    except RuntimeError:
+        return "refuse the images"
+    return "pool h and w"
+
+
+def find_who_ignores_a_unit():
+    """The layer whose output stays when a column of a table gets another unit."""
+    x = torch.randn(4, 3)
+    layers = {"BatchNorm": nn.BatchNorm1d(3, eps=1e-9), "LayerNorm": nn.LayerNorm(3, eps=1e-9)}
+    same = [
+        name
+        for name, layer in layers.items()
+        if torch.allclose(layer(x), layer(x * torch.tensor([1000.0, 1, 1])), atol=1e-3)
+    ]
+    return same[0] if len(same) == 1 else "both of them" if same else "neither of them"
+
+
 def norm(x, dim, var_dim=None, correction=0, eps=1e-5, outside=0.0):
     """A hand-written norm, to be wrong with."""
     mean = x.mean(dim, keepdim=True)
@@ -70,7 +91,27 @@ EVERY = (0, 1, 2, 3)
 IMAGE = (1, 2, 3)
 SQUARES = 16 + 1 + 25  # of the first row, around its mean of 5
 
+TOKENS = torch.randn(2, 3, 4)
+
 RIGHT_ANSWERS = {
+    "sizes_or_axes": find_what_two_sizes_do(),
+    "layernorm_weights": {
+        (4,): "those of a row",
+        (3,): "those of a column",
+        (4, 3): "none: each of the twelve has its own",
+    }[tuple(nn.LayerNorm(3).weight.shape)],
+    "other_unit": find_who_ignores_a_unit(),
+    "means_of_tokens": {
+        2: "2: one per sentence",
+        4: "4: one per channel",
+        6: "6: one per token",
+    }[torch.native_layer_norm(TOKENS, [4], None, None, 1e-5)[1].numel()],
+    "layernorm_memory": "the same, per row" if [*nn.LayerNorm(4).buffers()] else "nothing",
+    "both_fit": {
+        "n c l -> n l": "four channels at one position",
+        "n c l -> n c": "four positions of one channel",
+        "n c l -> n": "all of a sample",
+    }[name_pattern(nn.LayerNorm(4), (2, 4, 4), "n c l")],
     "pattern_of_token_weights": name_weight_pattern(nn.LayerNorm([3, 8]), (2, 3, 8), "n t c"),
     "means_before_the_last_axes": torch.native_layer_norm(
         torch.randn(8, 3, 5, 6), [5, 6], None, None, 1e-5
@@ -105,7 +146,7 @@ WRONG_ANSWERS = {
     "shape_of_layernorm_weight": [
         (30, "A shape is a tuple"),
         ((30,), "does not flatten"),
-        ((6, 5), "the other way round"),
+        ((6, 5), "but reversed"),
         ((8, 3), "one per mean"),
         ((3,), "one per channel"),
         ((6,), "weight of LayerNorm(6)"),
@@ -153,7 +194,7 @@ WRONG_ANSWERS = {
         (untouched_image_norm, "one more thing is wrong"),
         (lambda x: norm(x, EVERY), "ε is where it belongs"),
         (lambda x: norm(x, IMAGE, eps=0, outside=1e-5), "added to the root"),
-        (lambda x: norm(x, IMAGE, EVERY, eps=0, outside=1e-5), "The mean is mended"),
+        (lambda x: norm(x, IMAGE, EVERY, eps=0, outside=1e-5), "The mean is fixed"),
         (lambda x: norm(x, IMAGE, EVERY), "The variance still runs over all images"),
         (lambda x: norm(x, EVERY, IMAGE), "The mean still runs over all images"),
         (lambda x: F.instance_norm(x), "That is InstanceNorm:"),
