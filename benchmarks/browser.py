@@ -162,7 +162,7 @@ WAYS: dict[str, tuple[float | None, list[Move]]] = {
     "modes lab": (PICTURE, controls("labs.modes_lab(training=False)", MODE[::-1], TRACKED, GIVEN)),
     "momentum lab": (2.5, controls("labs.momentum_lab()", *OF_MOMENTUM, MODE)),
     "Bessel lab": (PLOT, controls("labs.bessel_lab()", "m, numbers in a sample", "samples")),
-    "linearity lab": (PLOT, controls("labs.linearity_lab()", "α", "β", "ε", MODE)),
+    "linearity lab": (PLOT, controls("labs.linearity_lab()", "a", "b", "ε", MODE)),
     **{name: (None, [Move(cell, output="img")]) for name, cell in RIVALS.items()},
 }
 DRAW = "draw_slices(np.random.default_rng(0).standard_normal({}, np.float32), 'n c h w -> c')"

@@ -42,7 +42,7 @@ OTHER_SETTINGS = {
     "momentum_lab": {"momentum": 0.5, "batch_size": 3, "batches": 12, "drift": 0.5},
     "bessel_lab": {"m": 20, "draws": 10_000, "distribution": "skewed"},
     "modes_lab": {"training": False, "set_after": True, "batch": "shifted"},
-    "linearity_lab": {"alpha": 2.0, "beta": -1.5, "eps": 1.0, "training": False},
+    "linearity_lab": {"a": 2.0, "b": -1.5, "eps": 1.0, "training": False},
 }
 
 every_lab = pytest.mark.parametrize("open_lab", LABS.values(), ids=LABS)

@@ -15,7 +15,7 @@ MOVES = {
     "modes_lab": ("training", [False, True], 0.15),
     "momentum_lab": ("drift", [0.1, 0.0], 1.12),
     "bessel_lab": ("m", [6, 5], 0.54),
-    "linearity_lab": ("alpha", [0.5, 1.0], 0.51),
+    "linearity_lab": ("a", [0.5, 1.0], 0.51),
 }
 
 

@@ -16,14 +16,14 @@ from normviz.labs.lab import View
 NUMBERS = r"\(([^()]*)\)"
 CASES = [
     {},
-    {"alpha": 2, "beta": 0},
-    {"alpha": -1.5, "beta": 0.5},
-    {"alpha": 0, "beta": 0},
-    {"alpha": 3, "beta": -3, "x1": (1, 2), "x2": (2, 7)},
+    {"a": 2, "b": 0},
+    {"a": -1.5, "b": 0.5},
+    {"a": 0, "b": 0},
+    {"a": 3, "b": -3, "x1": (1, 2), "x2": (2, 7)},
     {"x1": (0, 0, 0), "x2": (1, 2, 4)},
     {"x1": (5, 5, 5), "x2": (5, 5, 5)},
-    {"x1": (100, -7, 0.5, 3), "x2": (2, 2, 2, -2), "alpha": 0.3},
-    {"x1": tuple(range(8)), "x2": (9, 1, 8, 2, 7, 3, 6, 4), "beta": -2},
+    {"x1": (100, -7, 0.5, 3), "x2": (2, 2, 2, -2), "a": 0.3},
+    {"x1": tuple(range(8)), "x2": (9, 1, 8, 2, 7, 3, 6, 4), "b": -2},
     {"eps": 100},
     {"eps": 1e-8, "x1": (0.001, 0.002, 0.004), "x2": (0.003, 0.001, 0)},
 ]
@@ -50,7 +50,7 @@ ODD_TEXTS = {
 every_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 
-def torch_sides(alpha=1.0, beta=1.0, x1=(1, 2, 6), x2=(4, 1, 1), eps=1e-5, training=True):
+def torch_sides(a=1.0, b=1.0, x1=(1, 2, 6), x2=(4, 1, 1), eps=1e-5, training=True):
     """Both sides of the equation, by torch.nn."""
 
     def transform(x):
@@ -60,7 +60,7 @@ def torch_sides(alpha=1.0, beta=1.0, x1=(1, 2, 6), x2=(4, 1, 1), eps=1e-5, train
         return layer.train(training)(x[:, None])[:, 0].numpy()
 
     x1, x2 = (torch.tensor(x, dtype=torch.float64) for x in (x1, x2))
-    return transform(alpha * x1 + beta * x2), alpha * transform(x1) + beta * transform(x2)
+    return transform(a * x1 + b * x2), a * transform(x1) + b * transform(x2)
 
 
 def words_of(lab):
@@ -72,7 +72,7 @@ def number(text):
 
 
 def sides_told_in(text):
-    told = rf"T\(αx₁ \+ βx₂\) = {NUMBERS}; αT\(x₁\) \+ βT\(x₂\) = {NUMBERS}"
+    told = rf"T\(a·x₁ \+ b·x₂\) = {NUMBERS}; a·T\(x₁\) \+ b·T\(x₂\) = {NUMBERS}"
     return [[number(part) for part in side.split(", ")] for side in re.search(told, text).groups()]
 
 
@@ -97,12 +97,12 @@ def assert_true_to_torch(lab, **setting):
         return
     assert "Affine" in words
     share, at_zero, told = map(
-        number, re.search(r"\(1 − α − β\) · T\(0\) = (\S+) · (\S+) = (\S+) every", words).groups()
+        number, re.search(r"\(1 − a − b\) · T\(0\) = (\S+) · (\S+) = (\S+) every", words).groups()
     )
-    alpha, beta = setting.get("alpha", 1), setting.get("beta", 1)
+    a, b = setting.get("a", 1), setting.get("b", 1)
     (zero, *_), _ = torch_sides(x1=(0, 0), x2=(0, 0), eps=setting.get("eps", 1e-5), training=False)
-    assert (share, at_zero) == pytest.approx((1 - alpha - beta, zero), rel=1e-3, abs=1e-4)
-    assert gap == pytest.approx((1 - alpha - beta) * zero, rel=1e-6, abs=1e-9)
+    assert (share, at_zero) == pytest.approx((1 - a - b, zero), rel=1e-3, abs=1e-4)
+    assert gap == pytest.approx((1 - a - b) * zero, rel=1e-6, abs=1e-9)
     assert told == pytest.approx(gap[0], rel=1e-3, abs=1e-4)
 
 
@@ -125,8 +125,8 @@ def test_both_sides_are_torchs_wherever_a_lab_is_moved():
     for _ in range(12):
         count = random.randint(2, 8)
         setting = {
-            "alpha": random.uniform(-3, 3),
-            "beta": random.choice((0, 1, random.uniform(-3, 3))),
+            "a": random.uniform(-3, 3),
+            "b": random.choice((0, 1, random.uniform(-3, 3))),
             "x1": [round(random.uniform(-20, 20), 3) for _ in range(count)],
             "x2": [random.randint(-9, 9) for _ in range(count)],
             "eps": 10 ** random.uniform(-8, 2),
@@ -138,10 +138,10 @@ def test_both_sides_are_torchs_wherever_a_lab_is_moved():
         assert_true_to_torch(lab, **setting)
 
 
-@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (-1, 2), (1, 0), (0.7, 0.3), (2.4, -1.4)])
-def test_in_eval_there_is_no_gap_if_the_factors_add_up_to_one(alpha, beta):
-    lab = labs.linearity_lab(alpha, beta, training=False)
-    assert_true_to_torch(lab, alpha=alpha, beta=beta, training=False)
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (-1, 2), (1, 0), (0.7, 0.3), (2.4, -1.4)])
+def test_in_eval_there_is_no_gap_if_the_factors_add_up_to_one(a, b):
+    lab = labs.linearity_lab(a, b, training=False)
+    assert_true_to_torch(lab, a=a, b=b, training=False)
     assert re.search(r"T\(0\) = 0 · \(−1\) = 0 everywhere", words_of(lab))
 
 
@@ -170,9 +170,9 @@ def test_odd_text_shows_the_rule_and_the_lab_goes_on(name, text, rule):
         assert f"{'x₁' if name == 'x1' else 'x₂'} must be" in words_of(lab)
         assert f"got {text!r}" in unescape(lab.readout.value)
         assert "<b>1" not in lab.readout.value
-    lab.beta.value = 2
+    lab.b.value = 2
     assert_alarmed(lab, rule)
-    lab.beta.value = 1
+    lab.b.value = 1
     getattr(lab, name).value = first
     assert (lab.readout.value, lab.picture.value) == shown
 
@@ -220,7 +220,7 @@ def test_eps_goes_as_far_as_it_says_and_is_felt():
     assert len({found[1], found[3], found[4]}) == 3
 
 
-@pytest.mark.parametrize("name", ["alpha", "beta"])
+@pytest.mark.parametrize("name", ["a", "b"])
 def test_the_factors_end_at_three(name):
     lab = labs.linearity_lab()
     for wanted, value in ((3, 3), (-3, -3), (99, 3), (-99, -3)):
@@ -245,16 +245,16 @@ def test_both_sides_and_a_gap_are_drawn():
 
 
 @pytest.mark.parametrize(
-    ("alpha", "beta", "training"), [(0.3, 0.7, False), (2.4, -1.4, False), (1, 0, True)]
+    ("a", "b", "training"), [(0.3, 0.7, False), (2.4, -1.4, False), (1, 0, True)]
 )
-def test_rounding_is_not_drawn_as_a_gap(alpha, beta, training):
-    *sides, gap = bars_in(labs.linearity_lab(alpha, beta, training=training))
+def test_rounding_is_not_drawn_as_a_gap(a, b, training):
+    *sides, gap = bars_in(labs.linearity_lab(a, b, training=training))
     assert min(sides) > 50
     assert gap < 1
 
 
 def test_the_lab_stands_still():
-    lab = labs.linearity_lab(alpha=2)
+    lab = labs.linearity_lab(a=2)
     still = lab.still()
     assert isinstance(still, View)
     assert (still.words, still.body) == (lab.readout.value, lab.picture.value)
@@ -263,7 +263,7 @@ def test_the_lab_stands_still():
     assert "x₂ must be numbers" in str(lab.still())
 
 
-@pytest.mark.parametrize("asked", [{"alpha": 9}, {"beta": -3.1}, {"eps": 0}, {"eps": 1e3}], ids=str)
+@pytest.mark.parametrize("asked", [{"a": 9}, {"b": -3.1}, {"eps": 0}, {"eps": 1e3}], ids=str)
 def test_what_a_slider_does_not_reach_is_refused(asked):
     ((name, value),) = asked.items()
     with pytest.raises(ValueError, match=rf"{name} must be what its control can hold: got {value}"):

@@ -329,9 +329,9 @@ def test_06_ten_times_the_input_changes_nothing():
     assert_close(layer(10 * x), layer(x))
     assert_close(layer(-x), -layer(x))
     shown = ", ".join(f"{number:.2f}" for number in layer(x).flatten()).replace("-", "−")
-    assert f"N(x) = ({shown})" in texts_of(ElementTree.fromstring(read(LESSONS[5])))
-    assert "N(10·x) is N(x)" in answer_of("06")
-    assert "N(−x) is −N(x)" in answer_of("06")
+    assert f"norm(x) = ({shown})" in texts_of(ElementTree.fromstring(read(LESSONS[5])))
+    assert "norm(10·x) is norm(x)" in answer_of("06")
+    assert "norm(−x) is −norm(x)" in answer_of("06")
 
 
 # On paper.

@@ -185,7 +185,7 @@ def draw_modes() -> list[str]:
 
 
 def draw_scaled() -> list[str]:
-    """06: one input, ten times the input, minus the input, and room for what N makes of them."""
+    """06: one input, ten times the input, minus the input, and room for what norm makes of them."""
     x = np.array([1, 2, 6])
     normalized = (x - x.mean()) / x.std()
     parts = []
@@ -196,12 +196,12 @@ def draw_scaled() -> list[str]:
         parts += [
             svg_text(LEFT, y - 36, f"{name} = ({', '.join(map(short, numbers))})", "body bold"),
             *draw_dots(LEFT, y, 180, ends, numbers, ticks),
-            svg_text(LEFT + 217, y - 11, "N", "head bold", "middle"),
+            svg_text(LEFT + 217, y - 11, "norm", "head bold", "middle"),
             svg_text(LEFT + 217, y + 7, "→", "head", "middle"),
             svg_text(
                 LEFT + 254,
                 y - 36,
-                f"N({name}) = ({results})" if results else f"N({name}) = ?",
+                f"norm({name}) = ({results})" if results else f"norm({name}) = ?",
                 "body bold",
             ),
             *draw_dots(LEFT + 254, y, 220, (-2, 2), () if i else normalized, (-2, -1, 0, 1, 2)),

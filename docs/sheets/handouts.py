@@ -110,10 +110,10 @@ HANDOUTS = {
     ),
     "06_batchnorm_is_not_linear": Handout(
         draw_scaled,
-        "N subtracts the mean and divides by the standard deviation; ε is 0. The first line "
-        "shows N(x). Draw N(10·x) and N(−x). A linear map obeys N(a·x) = a·N(x). Does N obey "
-        "it for a = 10, and for a = −1? Is N linear?",
-        "N(10·x) is N(x), not ten times as much. N(−x) is −N(x), as the rule wants. But one "
-        "factor that fails is enough: N is not linear.",
+        "norm subtracts the mean and divides by the standard deviation; ε is 0. The first line "
+        "shows norm(x). Draw norm(10·x) and norm(−x). A linear map T obeys T(a·x) = a·T(x). Does "
+        "norm obey it for a = 10, and for a = −1? Is norm linear?",
+        "norm(10·x) is norm(x), not ten times as much. norm(−x) is −norm(x), as the rule wants. "
+        "But one factor that fails is enough: norm is not linear.",
     ),
 }

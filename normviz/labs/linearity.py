@@ -1,4 +1,4 @@
-"""Both sides of T(αx₁ + βx₂) = αT(x₁) + βT(x₂), and the gap between them."""
+"""Both sides of T(a·x₁ + b·x₂) = a·T(x₁) + b·T(x₂), and the gap between them."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ ROUNDING = 1e-9  # in double precision, what is smaller is no gap
 class LinearitySetting:
     """Where the controls of a linearity lab stand."""
 
-    alpha: float = 1.0
-    beta: float = 1.0
+    a: float = 1.0
+    b: float = 1.0
     x1: tuple[float, ...] = (1.0, 2.0, 6.0)
     x2: tuple[float, ...] = (4.0, 1.0, 1.0)
     eps: float = 1e-5
@@ -46,18 +46,18 @@ def view_linearity(setting: LinearitySetting, plot: Plot) -> View:
     gap[np.abs(gap) < ROUNDING * max(1, np.abs(together).max())] = 0
     labels = [f"number {i}" for i in range(len(gap))]
     with plot.anew() as [left, right]:
-        add_bars(left, {"T(αx₁ + βx₂)": together, "αT(x₁) + βT(x₂)": apart}, labels)
+        add_bars(left, {"T(a·x₁ + b·x₂)": together, "a·T(x₁) + b·T(x₂)": apart}, labels)
         add_bars(right, {"gap": gap}, labels)
         left.set_title("both sides")
         right.set_title("the gap: left side − right side")
         for axes in (left, right):
             axes.axhline(0, **line_style(INK, width=1))
-    text = f"T(αx₁ + βx₂) = {_vector(together)}; αT(x₁) + βT(x₂) = {_vector(apart)}"
+    text = f"T(a·x₁ + b·x₂) = {_vector(together)}; a·T(x₁) + b·T(x₂) = {_vector(apart)}"
     return View(f"<p>{text}.<br>{_judge(setting, gap)}</p>", (plot.picture(text),))
 
 
 def both_sides(setting: LinearitySetting) -> tuple[np.ndarray, np.ndarray]:
-    """T(αx₁ + βx₂), and αT(x₁) + βT(x₂).
+    """T(a·x₁ + b·x₂), and a·T(x₁) + b·T(x₂).
 
     Raises:
         RuleBroken: if the vectors do not go together.
@@ -69,8 +69,8 @@ def both_sides(setting: LinearitySetting) -> tuple[np.ndarray, np.ndarray]:
             f"x₁ and x₂ must hold equally many numbers, up to {LONGEST}: got {len(x1)} and "
             f"{len(x2)}."
         )
-    apart = setting.alpha * transform(setting, x1) + setting.beta * transform(setting, x2)
-    return transform(setting, setting.alpha * x1 + setting.beta * x2).numpy(), apart.numpy()
+    apart = setting.a * transform(setting, x1) + setting.b * transform(setting, x2)
+    return transform(setting, setting.a * x1 + setting.b * x2).numpy(), apart.numpy()
 
 
 def transform(setting: LinearitySetting, x: torch.Tensor) -> torch.Tensor:
@@ -84,16 +84,14 @@ def transform(setting: LinearitySetting, x: torch.Tensor) -> torch.Tensor:
 def _judge(setting: LinearitySetting, gap: np.ndarray) -> str:
     if not setting.training:
         zero = five_digits(transform(setting, torch.zeros(2, dtype=torch.float64))[0])
-        share = five_digits(round(1 - setting.alpha - setting.beta, 9))
+        share = five_digits(round(1 - setting.a - setting.b, 9))
         return (
-            f"<b>Affine.</b> The gap is (1 − α − β) · T(0) = {share} · {in_brackets(zero)} = "
-            f"{five_digits(gap[0])} everywhere: the same for all vectors, and 0 if α + β = 1."
+            f"<b>Affine.</b> The gap is (1 − a − b) · T(0) = {share} · {in_brackets(zero)} = "
+            f"{five_digits(gap[0])} everywhere: the same for all vectors, and 0 if a + b = 1."
         )
     if gap.any():
         return f"<b>Not linear:</b> the largest gap is {five_digits(np.abs(gap).max())}."
-    return (
-        "No gap to be seen here. <b>One case that fits is no proof</b>: a linear T has none ever."
-    )
+    return "No gap here. <b>One case that fits is no proof</b>: a linear T never has one."
 
 
 def _vector(values: np.ndarray) -> str:
@@ -105,12 +103,12 @@ class LinearityLab(Lab):
 
     T is ``BatchNorm1d(1, affine=False)``, which takes a vector as a batch of single values. In
     eval it normalizes with a running mean of 2 and a running variance of 4. Each control can be set
-    and read by name: ``alpha``, ``beta``, ``x1`` and ``x2`` (as text: ``"1, 2, 6"``), ``eps`` and
+    and read by name: ``a``, ``b``, ``x1`` and ``x2`` (as text: ``"1, 2, 6"``), ``eps`` and
     ``training`` have a ``value``.
 
     Args:
-        alpha: the factor of x1, -3 to 3.
-        beta: the factor of x2, -3 to 3.
+        a: the factor of x1, -3 to 3.
+        b: the factor of x2, -3 to 3.
         x1: a vector of up to 8 numbers.
         x2: another one, of as many.
         eps: added to the variance, 1e-8 to 100.
@@ -119,18 +117,18 @@ class LinearityLab(Lab):
     Raises:
         ValueError: for a number that the lab's sliders do not reach, or a vector out of bounds.
 
-    >>> lab = linearity_lab(alpha=2, beta=0)
+    >>> lab = linearity_lab(a=2, b=0)
     >>> lab.training.value = False
-    >>> "1 − α − β" in lab.readout.value
+    >>> "1 − a − b" in lab.readout.value
     True
     """
 
     Setting = LinearitySetting
 
     def __init__(self, setting: LinearitySetting):
-        self.alpha, self.beta = (
+        self.a, self.b = (
             widgets.FloatSlider(value, min=-3, max=3, step=0.1, description=name)
-            for name, value in (("α", setting.alpha), ("β", setting.beta))
+            for name, value in (("a", setting.a), ("b", setting.b))
         )
         self.x1, self.x2 = (
             widgets.Text(", ".join(f"{number:.17g}" for number in x), description=name)
@@ -141,10 +139,10 @@ class LinearityLab(Lab):
         )
         self.training = train_or_eval(setting.training)
         super().__init__(
-            [self.alpha, self.beta, self.eps], [self.x1, self.x2, self.training], picture_height=350
+            [self.a, self.b, self.eps], [self.x1, self.x2, self.training], picture_height=350
         )
         self._plot = Plot(2, width=900, height=330)
-        self.draw_on(self.alpha, self.beta, self.x1, self.x2, self.eps, self.training)
+        self.draw_on(self.a, self.b, self.x1, self.x2, self.eps, self.training)
 
     def values(self) -> dict[str, object]:
         """What stands in the controls; of the texts, the numbers.
