@@ -23,6 +23,7 @@ nb_execution_timeout = 120
 # A lab is shown as its line for readers without a kernel; nothing is fetched to revive it.
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 nb_ipywidgets_js = {}
+nb_code_prompt_show, nb_code_prompt_hide = "Show what happens", "Hide what happens"
 myst_heading_anchors = 4
 # It knows headings, not cells; tests/test_site.py follows every link.
 suppress_warnings = ["myst.xref_missing"]

@@ -296,6 +296,23 @@ def test_an_answer_in_its_cell_is_right_or_not_yet(page):
         expect(cell.locator(".jp-OutputArea-output")).to_contain_text(verdict)
 
 
+@lesson(1, 2, 3, 4, 5, 6)
+def test_a_prediction_is_clicked_and_judged_by_the_next_cell_above_a_folded_answer(page):
+    choice = page.locator(".jp-CodeCell", has=page.locator("fieldset")).first
+    telling = page.locator(".jp-CodeCell:has(fieldset) + .jp-CodeCell").first
+    expect(telling).to_contain_text("Choose one in the cell above")
+    choice.get_by_role("radio").first.focus()
+    page.keyboard.press("Space")
+    expect(choice).to_contain_text("Recorded: ")
+    telling.locator(".cm-content").press("Shift+Enter")
+    expect(telling).to_contain_text("You said: ")
+    expect(choice.get_by_role("radio").first).to_be_disabled()
+    folded = page.locator(".jp-MarkdownCell details").first
+    expect(folded.locator("p").first).not_to_be_visible()
+    folded.locator("summary").press("Enter")
+    expect(folded.locator("p").first).to_be_visible()
+
+
 def active(page):
     return page.evaluate("jupyterapp.shell.currentWidget.content.activeCell.model.id")
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from minutes import SECOND
 from nbformat.v4 import new_code_cell, new_notebook
 
 from normviz.labs.lab import WITHOUT_KERNEL
@@ -89,6 +90,15 @@ def test_a_lesson_fits_a_small_machine(name):
     assert run_lesson(name).processor < 15
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in LESSONS if SECOND in {cell.id for cell in read(name).cells}]
+)
+def test_the_second_sitting_needs_nothing_of_the_first_but_its_first_code(name):
+    cells = read(name).cells
+    [start] = [place for place, cell in enumerate(cells) if cell.id == SECOND]
+    assert list(complaints(run(code_cells(read(name))[0], *cells[start:]))) == []
+
+
 MISHAPS = {  # with "mishap" wherever a name is not defined or a text is told
     "an error": "mishap",
     "a print to stderr": "import sys; print('mishap', file=sys.stderr)",
@@ -139,8 +149,8 @@ def test_a_lab_is_followed_by_a_picture_that_needs_no_kernel(name):
 @pytest.mark.parametrize("name", LESSONS[1:])
 def test_the_teaching_plan_has_a_question_before_each_picture_and_the_lab(name):
     cells = code_cells(run_lesson(name).notebook)
-    seen = re.compile("<svg|widget-view")
-    shown = [cell.id for cell in cells if any(seen.search(str(o)) for o in cell.outputs)]
+    seen = re.compile("<svg|_lab")
+    shown = [cell.id for cell in cells if seen.search(f"{cell.source} {cell.outputs}")]
     plan = (ROOT / "docs/teaching" / name).with_suffix(".md").read_text(encoding="utf-8")
     table = plan.partition("## Before each picture\n")[2].partition("\n## ")[0]
     rows = [row.strip("|").split(" | ") for row in table.splitlines() if "#cell-id=" in row]
@@ -256,6 +266,18 @@ def test_a_lesson_can_be_launched_from_its_page(name, look):
     assert live["href"] == badge.parent["href"]  # tests/test_links.py knows what is right
 
 
+@every_lesson_page
+def test_what_answers_a_prediction_is_folded_and_the_choice_can_be_made(name, look):
+    page, lesson = look(name), read(Path(name).with_suffix(".ipynb").name)
+    for cell in lesson.cells:
+        if cell.metadata.get("tags") == ["hide-output"]:
+            shown = page.find(id=f"cell-id={cell.id}").find_next(class_="cell_output")
+            assert not shown.find_parent("details").has_attr("open")
+        elif "= predict(" in cell.source:
+            shown = page.find(id=f"cell-id={cell.id}").find_next(class_="cell_output")
+            assert len(shown.select("fieldset > label > input[type=radio]")) >= 2
+
+
 @pytest.mark.parametrize("name", LESSON_PAGES[1:])
 def test_a_lab_is_a_line_that_tells_how_to_run_it_above_a_still_picture(name, look):
     page = look(name)
@@ -296,6 +318,7 @@ def page(request, chromium, address):
         page = context.new_page()
         page.on("pageerror", lambda error: asked.append(f"error: {error}"))
         page.goto(f"{address}/{request.param}")
+        page.locator("details").evaluate_all("folded => folded.forEach(it => it.open = true)")
         yield page
     assert asked
     assert not [url for url in asked if not url.startswith(address)]
@@ -327,6 +350,22 @@ def test_axe_finds_nothing_serious_and_enough_contrast_in_either_theme(page):
     turn(page, theme="dark")
     assert page.evaluate(paper) != light
     assert violations(page, "color-contrast") == {}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", LESSON_PAGES, indirect=True)
+def test_a_prediction_is_made_and_its_answer_unfolded_from_the_keyboard(page):
+    turn(page, width=360)
+    first = page.locator("fieldset input").first
+    first.focus()
+    page.keyboard.press("Space")
+    expect(first).to_be_checked()
+    for fold in page.locator("article details").all()[:2]:
+        fold.evaluate("it => it.open = false")
+        inside = fold.locator(":scope > :not(summary)").first
+        expect(inside).not_to_be_visible()
+        fold.locator("summary").press("Enter")
+        expect(inside).to_be_visible()
 
 
 # What stands in these can be scrolled sideways; all else has to fit.

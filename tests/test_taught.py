@@ -15,9 +15,9 @@ TAUGHT = {
         ("01", "table-means", "mean(axis=0)"),
     ],
     "A2: five tensors are kept; three of them are buffers, not learned, and saved": [
-        ("03", "five-things", "state_dict()"),
+        ("03", "learned-or-kept", "state_dict()"),
         ("03", "learned-or-kept", "named_buffers()"),
-        ("03", "travel", "load_state_dict"),
+        ("03", "port", "load_state_dict"),
     ],
     "A3: which shapes BatchNorm1d and 2d take; the output has the shape of the input": [
         ("01", "sequence-of-one", "nn.BatchNorm1d(5)(table)"),
@@ -26,12 +26,11 @@ TAUGHT = {
     "A4: running values start at 0 and 1; momentum is the weight of the new batch": [
         ("01", "fresh-layer", "fresh.running_mean"),
         ("03", "rule-by-hand", "(1 - momentum) * old + momentum * batch"),
-        ("03", "wrong-way", "0.9 * 3"),
+        ("03", "one-batch", "momentum=0.1"),
     ],
     "A5: num_batches_tracked matters only when momentum is None: the plain average": [
-        ("03", "none-by-hand", "momentum=1 / n"),
-        ("03", "counter-none", "fill_(99)"),
-        ("03", "counter-number", "feed(changed, [x])"),
+        ("03", "three-settings", "(0.0, 1.0, None)"),
+        ("03", "counter-number", "fill_(99)"),
     ],
     "A6: eval keeps the running values of the last training forward": [
         ("03", "eval-stops", "layer.eval()"),
@@ -48,7 +47,7 @@ TAUGHT = {
     "A9, wrong: a saved name is no copy": [
         ("01", "alias-wrong", "before = bn.running_mean  #"),
         ("01", "alias-right", ".clone()"),
-        ("03", "log-wrong", "log[0] is log[1]"),
+        ("03", "log-right", "log[0] is log[1]"),
     ],
     "A10, wrong reason: Bessel's correction makes up for values at the edge": [
         ("04", "folk-true-mean", "both_edges"),
@@ -85,7 +84,7 @@ TAUGHT = {
     "B9: accumulation is no bigger batch; freezing; dropout shifts the variance": [
         ("05", "accumulation-buffers", "in_halves.running_mean"),
         ("05", "freeze-right", "freeze_batchnorm(model)"),
-        ("05", "dropout-eval", "model.eval()(numbers).var()"),
+        ("05", "dropout-eval", "dropout_first.eval()(numbers).var()"),
     ],
     "B10: two more states: the flag set to False after construction": [
         ("05", "late-training", "four_answers(late.train())"),
@@ -99,7 +98,7 @@ TAUGHT = {
         ("01", "sequence-of-one", "table[:, :, None]"),
     ],
     "C3: images pool N, H and W, volumes D as well": [
-        ("01", "images-real", "(5, 3, 100, 120)"),
+        ("01", "images-real-picture", "torch.randn(5, 3, 100, 120)"),
         ("01", "volumes-referee", "dim=(0, 2, 3, 4)"),
     ],
     "C4: the worked sums": [
@@ -122,7 +121,7 @@ TAUGHT = {
     ],
     "C8: LayerNorm's weight has normalized_shape; every slice meets it once": [
         ("02", "weight-shape", "layer.weight.shape"),
-        ("02", "weight-in-slices", 'by="weight"'),
+        ("02", "weight-by-weight", 'by="weight"'),
     ],
     "C9: the affine step turns N(0, 1) into N(bias, weight²); the input need not be normal": [
         ("02", "affine-effect", "correction=0"),
@@ -132,8 +131,8 @@ TAUGHT = {
         ("06", "affine-step", "gap(scale_and_shift, 1, 1)"),
     ],
     "D2: normalizing is not linear: N(ax) is sign(a)·N(x), with ε only nearly; sums fail too": [
-        ("06", "scale-sign", ".sign() * N(x1)"),
-        ("06", "eps-nearly", "N(2 * x) - N(x)"),
+        ("06", "scale-sign", ".sign() * norm(x1)"),
+        ("06", "eps-shrink", "a**2 * 14 / 3 + 1e-5"),
         ("06", "sum-gap", "gap(twin, 1, 1)"),
     ],
     "D3: in eval BatchNorm is affine, and folds into the convolution before it": [
@@ -143,7 +142,7 @@ TAUGHT = {
     ],
     "D4: the classic figure": [("02", "family-cubes", "draw_cubes")],
     "D5: running_mean stands for E[x], running_var for Var[x]": [
-        ("03", "stand-for-close", "abs(mean - 5) < 0.5"),
+        ("03", "stand-for-close", "abs(layer.running_mean - 5) < 0.5"),
     ],
     "D6: the class tree": [("02", "class-tree", "__mro__")],
     "E1: one value by hand": [
@@ -152,12 +151,13 @@ TAUGHT = {
     ],
     "Q1: biased or unbiased: which, where, why both, and why does LayerNorm divide by m?": [
         ("04", "two-jobs", "layer.running_var"),
-        ("04", "store-biased", "running_var *= 2 / 3"),
+        ("04", "store-biased", "running_var * 2 / 3"),
         ("04", "layernorm-scale", "correction=correction"),
     ],
     "Q2: is momentum 0.1 the 0.9 of Keras and ONNX? What does Flax store?": [
         ("03", "other-words", "momentum=0.9"),
         ("03", "other-variance", "a.var()"),
+        ("03", "other-eps", "(1e-3, 1e-5)"),
     ],
     "Q3: what is momentum=None? It misses the variance between batches": [
         ("03", "three-settings", "None"),
@@ -167,6 +167,9 @@ TAUGHT = {
     "Q4: why is eval so much worse, and a batch of 1 unlike a batch of 32?": [
         ("05", "too-few-steps", "accuracy(young.eval())"),
         ("05", "one-or-32", "new_days[:32]"),
+        ("05", "same-batch-twice", "nn.Dropout(0.5)"),
+        ("05", "start-and-lag", "without_start(again)"),
+        ("05", "more-batches", "update_bn(days.split(32), young)"),
     ],
     "Q5: more than 1 value per channel: why, and why in eval? Why zeros from GroupNorm?": [
         ("04", "one-training", "(1, 3)"),
@@ -181,34 +184,43 @@ TAUGHT = {
     "Q7: which axes does LayerNorm(C) pool? Is GroupNorm(1, C) LayerNorm?": [
         ("02", "tokens", "nn.LayerNorm(4)"),
         ("02", "groupnorm-statistics", "nn.GroupNorm(1, 3)"),
-        ("02", "groupnorm-is-not-token-norm", "assert not"),
+        ("02", "groupnorm-is-not-token-norm", "torch.allclose"),
     ],
     "Q8: (N, C, L) or (N, L, C)? And if both fit?": [
-        ("02", "batchnorm-refused", "nn.BatchNorm1d(4)(tokens)"),
+        ("02", "batchnorm-refused", "nn.BatchNorm1d(4), tokens"),
         ("02", "batchnorm-silent", "both_fit"),
     ],
     "Q9: do padded positions pollute the statistics?": [
-        ("05", "padding-more", "pad(x"),
-        ("05", "padding-cured", "(table)"),
+        ("05", "padding-more", "pad(padded"),
+        ("05", "padding-cured", "(positions)"),
     ],
     "Q10: is accumulation a bigger batch? Does checkpointing update twice?": [
         ("05", "accumulation-outputs", "large[:4], large[4:]"),
         ("05", "checkpoint-twice", "use_reentrant=False"),
+        ("05", "checkpoint-momentum", "1 - 0.9**0.5"),
+    ],
+    "Q11: what do several workers do: whose statistics? What is SyncBatchNorm?": [
+        ("05", "workers", "worker.running_mean"),
+        ("05", "workers-synced", "within + between"),
+        ("05", "workers-convert", "SyncBatchNorm.convert"),
     ],
     "Q12: a convolution's bias before BatchNorm is pointless; folding works only in eval": [
-        ("06", "bias-training", "conv.bias += 10"),
-        ("06", "fold-training", "assert not"),
+        ("06", "bias-training", "raised(images)"),
+        ("06", "fold-training", "two_layers(images)"),
     ],
-    "Q13: why not detach μ and σ²?": [("06", "detached-gradient", "gradient(N_detached)")],
+    "Q13: why not detach μ and σ²?": [
+        ("06", "learn-detached", "learn_bias(detached)"),
+        ("06", "detached-gradient", "gradient(detached)"),
+    ],
     "Q14: is the γx + β part enough to call BatchNorm linear?": [
-        ("06", "not-enough", "2 * gap(N, 1, 1)"),
+        ("06", "not-enough", "gap(layer, 1, 1)"),
     ],
     "Q15: does no_grad mean eval?": [
         ("05", "no-grad-moves", "torch.no_grad()"),
         ("05", "eval-has-gradients", "backward()"),
     ],
     "Q16: why two passes, when E[x²] − E[x]² takes one? And are two passes exact?": [
-        ("04", "shortcut", "by_squares(row + 10_000)"),
+        ("04", "shortcut", "by_squares(x)"),
         ("04", "exactness", "two_passes(x.double())"),
         ("04", "rounded-mean", "centred.mean()"),
     ],
