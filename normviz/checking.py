@@ -33,8 +33,8 @@ def check(name: str, answer) -> Verdict:
 
     >>> check("how_many_means", 140)
     ✗ Not yet. 140 is one per sample and channel; the samples are pooled too.
-    >>> check("how_many_means", ...)
-    … Not attempted yet. Put your answer in place of the three dots. hint('how_many_means') helps.
+    >>> check("how_many_means", ...).status
+    'not attempted yet'
     """
     question = _find(name)
     clicked = issubclass(type(answer), Commitment)  # isinstance asks an odd answer, too
@@ -47,7 +47,7 @@ def check(name: str, answer) -> Verdict:
     except BaseException as error:  # of an object that nobody can look at
         verdict = not_yet(f"This answer cannot be looked at: it raises {type(error).__name__}.")
     if verdict is not None and verdict.status == NOT_ATTEMPTED:
-        nothing = f"Put your answer in place of the three dots. hint({name!r}) helps."
+        nothing = f"Put your answer in place of the three dots. normviz.hint({name!r}) helps."
         return Verdict(NOT_ATTEMPTED, CHOOSE if clicked else nothing)
     said = f"You said: {answer}. " if clicked else ""
     if verdict is None:

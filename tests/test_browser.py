@@ -303,7 +303,7 @@ def test_a_prediction_is_clicked_and_judged_by_the_next_cell_above_a_folded_answ
     expect(telling).to_contain_text("Choose one in the cell above")
     choice.get_by_role("radio").first.focus()
     page.keyboard.press("Space")
-    expect(choice).to_contain_text("Recorded: ")
+    expect(choice).to_contain_text("Recorded.")
     telling.locator(".cm-content").press("Shift+Enter")
     expect(telling).to_contain_text("You said: ")
     expect(choice.get_by_role("radio").first).to_be_disabled()

@@ -90,6 +90,27 @@ def test_a_lesson_fits_a_small_machine(name):
     assert run_lesson(name).processor < 15
 
 
+def said_by(cell):
+    """What a cell prints and returns, and the numbers in it."""
+    text = " ".join(str(o.get("text") or o.get("data", {}).get("text/plain")) for o in cell.outputs)
+    # Where a cell prints slowly, its output comes in pieces.
+    return re.sub(NUMBER, "", text).split(), [float(number) for number in re.findall(NUMBER, text)]
+
+
+NUMBER = r"-?\d+(?:\.\d*)?(?:e-?\d+)?"
+
+
+@every_lesson
+def test_who_predicts_only_after_run_all_meets_what_was_to_be_predicted(name):
+    telling = [cell for cell in read(name).cells if cell.metadata.get("tags") == ["hide-output"]]
+    first = {cell.id: cell for cell in run_lesson(name).notebook.cells}
+    again = run(*read(name).cells, *[new_code_cell(cell.source) for cell in telling])
+    for cell, later in zip(telling, again.notebook.cells[-len(telling) :], strict=True):
+        (words, numbers), (later_words, later_numbers) = said_by(first[cell.id]), said_by(later)
+        assert later_words == words, cell.source
+        assert later_numbers == pytest.approx(numbers, rel=0.1, abs=0.05), cell.source
+
+
 @pytest.mark.parametrize(
     "name", [name for name in LESSONS if SECOND in {cell.id for cell in read(name).cells}]
 )

@@ -11,7 +11,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 # one: the lesson, the code cells, and a piece of their code that makes the point.
 TAUGHT = {
     "A1: mean, variance, weight and bias are one per channel": [
-        ("01", "affine-fresh", "layer.weight.shape"),
+        ("01", "affine-fresh", "nn.BatchNorm2d(2).weight.shape"),
         ("01", "table-means", "mean(axis=0)"),
     ],
     "A2: five tensors are kept; three of them are buffers, not learned, and saved": [
@@ -20,13 +20,13 @@ TAUGHT = {
         ("03", "port", "load_state_dict"),
     ],
     "A3: which shapes BatchNorm1d and 2d take; the output has the shape of the input": [
-        ("01", "sequence-of-one", "nn.BatchNorm1d(5)(table)"),
-        ("01", "images-referee", "y, shown = bn(x)"),
+        ("01", "sequence-of-one", "nn.BatchNorm1d(5)(people)"),
+        ("01", "images-referee", "bn(x)[:, 0, 0]"),
     ],
     "A4: running values start at 0 and 1; momentum is the weight of the new batch": [
         ("01", "fresh-layer", "fresh.running_mean"),
         ("03", "rule-by-hand", "(1 - momentum) * old + momentum * batch"),
-        ("03", "one-batch", "momentum=0.1"),
+        ("03", "one-batch", "momentum=0.25"),
     ],
     "A5: num_batches_tracked matters only when momentum is None: the plain average": [
         ("03", "three-settings", "(0.0, 1.0, None)"),
@@ -47,7 +47,7 @@ TAUGHT = {
     "A9, wrong: a saved name is no copy": [
         ("01", "alias-wrong", "before = bn.running_mean  #"),
         ("01", "alias-right", ".clone()"),
-        ("03", "log-right", "log[0] is log[1]"),
+        ("03", "log-wrong", "log.append("),
     ],
     "A10, wrong reason: Bessel's correction makes up for values at the edge": [
         ("04", "folk-true-mean", "both_edges"),
@@ -75,6 +75,7 @@ TAUGHT = {
     ],
     "B7: the running statistics move in forward, not in step, under no_grad too": [
         ("03", "whole-step-run", "optimizer.step()"),
+        ("03", "three-looks", "torch.no_grad()"),
         ("05", "no-grad-moves", "torch.no_grad()"),
     ],
     "B8: a loaded model that tests worse: look at these flags first": [
@@ -88,27 +89,29 @@ TAUGHT = {
     ],
     "B10: two more states: the flag set to False after construction": [
         ("05", "late-training", "four_answers(late.train())"),
-        ("05", "late-eval", "four_answers(late.eval())"),
+        ("05", "late-wrong-idea", "four_answers(late.eval())"),
     ],
     "C1: (N, C, L) pools N and L: (5, 3, 10) has three means of 50": [
         ("01", "sequence-longer", "(5, 3, 10)"),
     ],
     "C2: (N, L) is (N, L, 1): (4, 5) has five means of four": [
         ("01", "table-means", "mean(axis=0)"),
-        ("01", "sequence-of-one", "table[:, :, None]"),
+        ("01", "sequence-of-one", "people[:, :, None]"),
     ],
     "C3: images pool N, H and W, volumes D as well": [
         ("01", "images-real-picture", "torch.randn(5, 3, 100, 120)"),
-        ("01", "volumes-referee", "dim=(0, 2, 3, 4)"),
+        ("01", "volumes", "dim=(0, 2, 3, 4)"),
     ],
     "C4: the worked sums": [
-        ("01", "sequence-mean", "0, 1, 2, 6, 7, 8, 12, 13, 14"),
+        ("01", "sequence-mean", "0, 1, 2, 12, 13, 14"),
+        ("01", "sequence-article", 'published("C2")'),
         ("01", "sequence-first", "(0 - mean)"),
         ("01", "images-means", "mean(axis=(0, 2, 3))"),
     ],
     "C5: biased normalizes, unbiased is stored: 3.675": [
         ("01", "which-normalizes", "sqrt(unbiased)"),
         ("01", "running-by-hand", "0.1 * unbiased"),
+        ("01", "running-by-torch", "article.running_var"),
     ],
     "C6: LayerNorm keeps nothing; normalized_shape is an int or a list of the last sizes": [
         ("02", "state", "nn.LayerNorm(4).state_dict()"),
@@ -132,7 +135,7 @@ TAUGHT = {
     ],
     "D2: normalizing is not linear: N(ax) is sign(a)·N(x), with ε only nearly; sums fail too": [
         ("06", "scale-sign", ".sign() * norm(x1)"),
-        ("06", "eps-shrink", "a**2 * 14 / 3 + 1e-5"),
+        ("06", "eps-exact", "a**2 * 14 / 3 + 1e-5"),
         ("06", "sum-gap", "gap(twin, 1, 1)"),
     ],
     "D3: in eval BatchNorm is affine, and folds into the convolution before it": [
@@ -156,20 +159,21 @@ TAUGHT = {
     ],
     "Q2: is momentum 0.1 the 0.9 of Keras and ONNX? What does Flax store?": [
         ("03", "other-words", "momentum=0.9"),
+        ("03", "rule-elsewhere", "0.9 * 0 + (1 - 0.9) * 3"),
         ("03", "other-variance", "a.var()"),
         ("03", "other-eps", "(1e-3, 1e-5)"),
     ],
     "Q3: what is momentum=None? It misses the variance between batches": [
         ("03", "three-settings", "None"),
         ("03", "sorted-none", "momentum=None"),
-        ("03", "sorted-sum", "within + between"),
+        ("03", "sorted-within", "within + between"),
     ],
     "Q4: why is eval so much worse, and a batch of 1 unlike a batch of 32?": [
-        ("05", "too-few-steps", "accuracy(young.eval())"),
+        ("05", "too-few-steps", "measure(young.eval())"),
         ("05", "one-or-32", "new_days[:32]"),
         ("05", "same-batch-twice", "nn.Dropout(0.5)"),
         ("05", "start-and-lag", "without_start(again)"),
-        ("05", "more-batches", "update_bn(days.split(32), young)"),
+        ("05", "more-batches", "update_bn(days.split(32), renewed)"),
     ],
     "Q5: more than 1 value per channel: why, and why in eval? Why zeros from GroupNorm?": [
         ("04", "one-training", "(1, 3)"),

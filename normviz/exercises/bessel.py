@@ -40,24 +40,25 @@ def _bessel(m):
 
 PREDICTIONS: dict[str, Prediction] = {
     "biased_on_average": Prediction(
-        "too small",
+        "half of it",
         {
-            "right": "Luck goes both ways, so this sounds right. But the centre moves with the "
-            "sample: each variance is measured from the sample's own mean.",
-            "too large": "Some of the nine are above the truth: (0, 4) and (4, 0), with 4. The "
-            "other seven have 0 or 1.",
+            "the truth itself": "Luck goes both ways, so this sounds right. But these do not "
+            "balance: three of the nine are 0, four are 1, and only two are 4.",
+            "two thirds of it": "That is how 14/3 compares with 14/2, for m = 3. Here m is 2. "
+            "Count: three of the nine are 0, four are 1, and two are 4.",
         },
-        praise="(0 + 1 + 4 + 1 + 0 + 1 + 4 + 1 + 0)/9 is half of the truth.",
+        praise="(0 + 1 + 4 + 1 + 0 + 1 + 4 + 1 + 0)/9 = 12/9, half of 24/9.",
     ),
     "about_true_mean": Prediction(
         "about 4",
         {
             "below 4 again": "That looks for the fault in the numbers drawn. They are fine: only "
-            "the centre has changed, and the deficit is gone.",
+            "the centre has changed, and nothing is missing any more.",
             "above 4": "The squares are larger than about the own mean, by just as much as was "
             "missing.",
         },
-        praise="About the true mean, each square is σ² on average, so a plain mean over m is right.",
+        praise="About the true mean, a square is the true variance on average: that is what this "
+        "variance means. So a plain mean over m is right.",
     ),
     "stored_biased_in_eval": Prediction(
         "about 1.5",
@@ -79,14 +80,13 @@ PREDICTIONS: dict[str, Prediction] = {
         praise="Two draws have half of the variance on average, and 200/199 changes next to nothing.",
     ),
     "twenty_in_eval": Prediction(
-        "clearly below 1",
+        "about 0.85",
         {
-            "about 1": "That is so behind the first layer. But what leaves it are no independent "
-            "draws any more: each batch has the mean 0 and the biased variance 1, and the second "
-            "layer corrects all the same.",
-            "clearly above 1": "Reversed: to store too much means to divide by too much.",
+            "about 1": "In training it is, for each layer normalizes anew. In eval a layer only "
+            "divides by what it has stored, and 64/63 is a little too much, nineteen times.",
+            "about 1.15": "Reversed: to store too much means to divide by too much.",
         },
-        praise="Each of the 19 other layers stores 64/63 where 1 would be right.",
+        praise="Each of the 19 other layers divides by √(64/63) where 1 would be right.",
     ),
     "group_of_one": Prediction(
         "only zeros",
@@ -109,11 +109,11 @@ PREDICTIONS: dict[str, Prediction] = {
         praise="10,000² is 100,000,000; a ten-millionth of that is more than 4.6667.",
     ),
     "coin_with_both_edges": Prediction(
-        "still below 0.25",
+        "about 0.225, as for all",
         {
-            "0.25: nothing is missed": "So it should be, if missed edges were the reason. But "
+            "0.25, for none is missed": "So it should be, if missed edges were the reason. But "
             "each sample's mean is still fitted to it.",
-            "above 0.25: no equal tosses": "All equal were only two of 1024. Without them the "
+            "about 0.24, in between": "All equal were only two of 1024 samples. Without them the "
             "average rises by less than a thousandth.",
         },
         praise="Both edges are there, and the mean is still fitted to the sample.",
@@ -210,20 +210,20 @@ EXERCISES = {
     ),
     "what_mends_the_shortage": Exercise(
         judge_choice(
-            "mean",
+            "population",
             {
-                "edges": "Test 1 did that with the coin, and the average was still too small. And with "
-                "0, 2, 4 and m = 2, only (0, 4) and (4, 0) would be left: variance 4, far too large.",
                 "draws": "That makes the average steadier. It stays where it is, at (m − 1)/m of "
                 "the truth.",
-                "normal": "We had that: for normal, uniform and exponential numbers the fraction "
-                "is the same.",
+                "other": "That mean was not fitted to this sample, but it misses the true one, "
+                "too. So the squares about it are too large, on average by σ²/m.",
+                "larger": "That brings the average nearer to the truth: (m − 1)/m grows. But it "
+                "never reaches 1.",
             },
         ),
-        praise="The mean, fitted to the same sample, is the only culprit.",
-        hint="Which of the four did the lesson try with success?",
-        solution='"mean": about the true mean, the squares divided by m are right on average, '
-        "whatever the sample misses.",
+        praise="About the true mean, each square is σ² on average.",
+        hint="About which of these centres is a square σ² on average?",
+        solution='"population": about the true mean, each square is σ² on average, so a plain '
+        "mean over m is right. About another sample's mean, it is σ² + σ²/m.",
     ),
     "why_layernorm_divides_by_m": Exercise(
         judge_choice(
@@ -322,7 +322,7 @@ EXERCISES = {
             ],
             slices="n c -> n",
         ),
-        praise="√(σ² + ε): inside the root, ε counts even for tiny variances.",
+        praise="√(variance + ε): inside the root, ε counts even for tiny variances.",
         hint="For a variance of 0.000009, compare its root plus ε with what the layer divides by.",
         solution="def normalize_rows(x, eps=1e-5):\n"
         "    centred = x - x.mean(dim=1, keepdim=True)\n"

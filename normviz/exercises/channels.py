@@ -21,54 +21,53 @@ def _over_all_but(axis: int, **options) -> Callable:
 PREDICTIONS: dict[str, Prediction] = {
     # 00: start here
     "without_norm": Prediction(
-        right="0.69: it learns nothing",
+        right="it hardly falls",
         wrong={
-            "as low, or nearly": "Normalizing looks like a mere change of units, which the next "
-            "layer's weights could undo. Training has to find those weights first.",
-            "in between: it is slower": "That is what more steps would cure. Here no "
-            "step finds out where the circle is.",
+            "as far, only later": "More steps do not help here: in step 1000 the loss is what it "
+            "was in step 200. All points look alike after the last hidden layer.",
+            "about half as far": "For that, some points would have to be told apart. After twelve "
+            "layers all of them look alike.",
         },
-        praise="The loss of a coin, after 200 steps as before them.",
+        praise="A third of the spread, twelve times, is nearly nothing: all points look alike.",
     ),
-    "other_means": Prediction(
-        right="two",
+    "other_axes": Prediction(
+        right="twelve",
         wrong={
-            "three": "Three is one per c, as before. In this pattern, c stands on the left alone: "
-            "it is pooled.",
-            "twelve": "Twelve is one per c and l. The right side names what is kept, and that is n.",
+            "eight": "That is 2 · 4, over n and l, as before. In this pattern, c and l stand on "
+            "the left alone: they are pooled.",
+            "two": "Two is how many means there are: one per n. The right side names what stays.",
         },
-        praise="One mean per n, and there are two samples.",
+        praise="The mean is over c and l, which makes 3 · 4 numbers.",
     ),
     # 01: one mean per channel
-    "first_mean": Prediction(
-        right="7.5: of the first measurement",
+    "constant_channel": Prediction(
+        right="0: all at the mean",
         wrong={
-            "2: of the first person": "Normalizing a sample sounds like giving each sample its "
-            "own mean. BatchNorm gives one to each channel, and it pools the people.",
-            "9.5: of the whole table": "The channels stay apart: a height and a weight have no "
-            "mean in common.",
+            "8: nothing to normalize": "The mean is subtracted from each number, however alike "
+            "they are. Here the mean is 8.",
+            "nan: 0 divided by 0": "It would be, without ε. But √(0 + ε) is not 0.",
         },
-        praise="One mean per channel: the people are pooled.",
+        praise="8 − 8 = 0, divided by √(0 + ε).",
     ),
     "longer_sequence": Prediction(
         right="3 means of 50 numbers",
         wrong={
             "15 means of 10 numbers": "That keeps the samples apart, too: one mean per sample and "
-            "channel. A line of the printed tensor looks like a unit, but it is none.",
+            "channel. A line of the printed tensor looks like a unit, but BatchNorm pools all samples.",
             "30 means of 5 numbers": "That pools the samples only. A channel has one mean for all "
             "of its positions.",
         },
         praise="Samples and positions are pooled, the channels stay.",
     ),
     "image_mean": Prediction(
-        right="40: this channel of both",
+        right="40: one channel of both",
         wrong={
-            "20: this channel of image 0": "An image seems a thing of its own. But axis 0 is "
-            "pooled, here as in a table.",
-            "60: image 0": "That is one mean per image. The channels stay apart, and the images "
-            "do not.",
+            "20: one channel of one image": "It seems natural to keep the images apart. But axis 0 "
+            "is pooled, here as in a table.",
+            "60: all of one image": "That is one mean per image. BatchNorm keeps the channels apart, and "
+            "pools the images.",
         },
-        praise="Everything but axis 1 is pooled: 2 · 4 · 5 numbers.",
+        praise="One channel, in both images and at all pixels: 2 · 4 · 5 numbers.",
     ),
     "weights_for_images": Prediction(
         right="2: one per channel",
@@ -76,19 +75,21 @@ PREDICTIONS: dict[str, Prediction] = {
             "100: one per pixel": "Every pixel is multiplied by a γ, but all pixels of a channel "
             "by the same one.",
             "200: one per channel and pixel": "Then the layer would fit one size of image only. "
-            "It is told the number of channels, and nothing else.",
+            "It was told the number of channels, and nothing else.",
         },
-        praise="γ is laid over the input like the mean: one per channel.",
+        praise="γ is shared in the same way as the mean: one per channel.",
     ),
     "scaled_and_shifted": Prediction(
-        right="2 and 0.75: β and γ²",
+        right="2 and 0.75",
         wrong={
-            "0 and 1: it is normalized": "That is true before γ and β. They give the channel "
-            "another scale and another centre.",
-            "2 and 0.87: β and γ": "γ multiplies the numbers and their standard deviation. The "
-            "variance is that squared.",
+            "0 and 1": "That is true before γ and β. They give the channel another scale and "
+            "another centre.",
+            "2 and 0.93": "√γ goes the wrong way. γ multiplies the numbers, and the variance counts "
+            "their squared distances.",
+            "2 and 0.87": "γ multiplies the numbers and their standard deviation. The variance is "
+            "that squared.",
         },
-        praise="The variance is multiplied by γ², and 0.8681² = 0.7536.",
+        praise="The mean is β. The variance is multiplied by γ², and 0.8681² = 0.7536.",
     ),
     "which_mistake": Prediction(
         right="the variance",
@@ -98,17 +99,19 @@ PREDICTIONS: dict[str, Prediction] = {
             "both, about equally": "The unbiased variance is larger by 4 %. ε is 0.00001 beside a "
             "standard deviation of 1.18.",
         },
-        praise="25 / 24 is visible in the second decimal, and ε is not.",
+        praise="A variance larger by 4 % makes the output smaller by 2 %.",
     ),
     "photo_alone": Prediction(
-        right="none, as long as it comes alone",
+        right="only the one after the pooling",
         wrong={
-            "one with more pixels": "The pooling makes one pixel of them, however many they are. "
-            "BatchNorm stands behind it.",
-            "one with more channels": "Each channel has a mean of its own. More of them bring "
-            "more means, and still one number for each.",
+            "both": "One sample is not one number: before the pooling, each channel of the photo "
+            "has 49 pixels, and they feed its mean.",
+            "only the one before it": "Before the pooling, each channel has 49 numbers. What "
+            "counts is how many numbers feed a mean.",
+            "neither": "The pooling leaves one number per channel. That is its own mean, as in a "
+            "table of one sample.",
         },
-        praise="Behind the pooling, each image brings one number per channel.",
+        praise="After the pooling, one photo brings one number per channel.",
     ),
 }
 
@@ -142,7 +145,7 @@ EXERCISES = {
             "n c h w -> c",
             (2, 3, 4, 5),
             [
-                ("n c h w -> n c", "That is one per sample and channel; which axis survives?"),
+                ("n c h w -> n c", "That is one per sample and channel; which axis stays?"),
                 ("n c h w -> n", "That is one per sample: LayerNorm's choice, not BatchNorm's."),
                 (
                     "n c h w -> c h w",
@@ -156,7 +159,7 @@ EXERCISES = {
             ],
         ),
         praise="Everything but c is pooled: n, h and w.",
-        hint="Right of the arrow stand the axes that survive. BatchNorm has one mean per …?",
+        hint="Right of the arrow stand the axes that stay. BatchNorm has one mean per …?",
         solution='"n c h w -> c": mean over n, h and w, one per c.',
     ),
     "how_many_means": Exercise(
@@ -187,7 +190,7 @@ EXERCISES = {
                     2400,
                     "2400 are the numbers of one sample. A mean runs through all samples, in one channel.",
                 ),
-                (19_200, "19,200 are all numbers. They are shared out among 4 channels."),
+                (19_200, "19,200 are all numbers. They belong to 4 channels."),
                 (4, "4 is how many means there are. How many numbers feed each?"),
                 (8, "8 counts the samples only. Each of them brings H·W numbers of the channel."),
             ],
@@ -218,7 +221,7 @@ EXERCISES = {
             ],
         ),
         praise="One weight γ and one bias β per channel.",
-        hint="γ and β are laid over the input exactly like the mean: one per …?",
+        hint="γ and β are shared in the same way as the mean: one per …?",
         solution="(6,): BatchNorm2d(6) has one weight per channel.",
     ),
     "first_normalized": Exercise(
@@ -275,30 +278,34 @@ EXERCISES = {
     ),
     "numbers_that_move": Exercise(
         judge_numbers(
-            9,
+            6,
             [
                 (
                     1,
-                    "Its own output moves, but so do the mean and the variance, and all that share them.",
+                    "Its own output changes, but so do the mean and the variance, and all that share them.",
+                ),
+                (
+                    2,
+                    "That is one position. The other positions of the channel share the mean too.",
                 ),
                 (
                     3,
-                    "That is one sample's part of the channel. The other samples share the mean too.",
+                    "That is one sample's part of the channel. The other sample shares the mean too.",
                 ),
                 (
-                    6,
-                    "That is one sample. The slice of x[0, 0, 0] is a channel, through all samples.",
+                    12,
+                    "That is one sample. The slice of x[0, 0, 0] is a channel, in both samples.",
                 ),
                 (
-                    18,
-                    "Only the slice of x[0, 0, 0] moves. The other channel has a mean of its own.",
+                    24,
+                    "Only the slice of x[0, 0, 0] changes. The other channels have means of their own.",
                 ),
-                (8, "Those are its neighbours. Its own output moves too."),
+                (5, "Those are the ones that share its mean. Its own output changes too."),
             ],
         ),
-        praise="All nine numbers of channel 0, in all three samples, share its mean.",
+        praise="All the numbers of channel 0, three in each of two samples, share its mean.",
         hint="Which numbers light up together with x[0, 0, 0]?",
-        solution="9: every output of channel 0 contains the mean that x[0, 0, 0] feeds.",
+        solution="6: every output of channel 0 contains the mean that x[0, 0, 0] feeds.",
     ),
     "channel_means": Exercise(
         judge_function(

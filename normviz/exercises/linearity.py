@@ -79,80 +79,85 @@ def _input_gradient(function, x):
 
 
 PREDICTIONS: dict[str, Prediction] = {
-    "ten_times_the_input": Prediction(
-        "the same as before",
-        {
-            "ten times as large": "That is what a linear map would do. But the standard deviation, "
-            "too, is ten times as large, and it divides.",
-            "a tenth: divided by more": "The divisor is ten times as large. So are the distances "
-            "from the mean that it divides.",
-        },
-        praise="Distances and standard deviation grow tenfold, so the quotient stays.",
-    ),
     "minus_the_input": Prediction(
-        "−norm(x₁): every sign turns",
+        "0.93, 0.46, −1.39",
         {
-            "norm(x₁): σ(a·x) = a·σ(x), so a cancels": "σ(−x) is not −σ(x): no standard deviation "
-            "is negative. The distances turn their signs, and nothing turns them back.",
+            "−0.93, −0.46, 1.39": "So it would be if −1 cancelled as 10 did. But σ(−x) is not "
+            "−σ(x): no standard deviation is negative. Nothing turns the signs back.",
+            "−0.93, −0.46, −1.39": "All three inputs are negative, the distances from their mean "
+            "are not: −1 lies above the mean −3. Results always add up to 0.",
         },
         praise="The distances turn their signs; the standard deviation has none to turn.",
     ),
-    "which_step": Prediction(
-        "only dividing by σ",
+    "a_thousandth": Prediction(
+        "it falls to 0.78",
         {
-            "only subtracting the mean": "The mean of a sum is the sum of the means, and the mean of "
-            "a·x is a times the mean. So subtracting it obeys both rules.",
-            "both of them": "x decides the mean as well as σ. But a mean obeys both rules, so "
-            "subtracting it does; σ obeys neither.",
+            "it stays at 1.39": "The factor cancels as long as ε is small beside the variance. "
+            "Here ε is about twice as large as the variance.",
+            "it falls to 0.0014": "So it would be if the divisor stayed. It shrinks as well, as "
+            "far as ε lets it.",
         },
-        praise="A mean obeys both rules. σ does not: σ(−x) = σ(x).",
+        praise="0.003 / √(0.0000047 + 0.00001): here ε is no longer small beside the variance.",
+    ),
+    "which_step": Prediction(
+        "only centre",
+        {
+            "centre and share": "A sum obeys both rules, but in share it divides. Twice the "
+            "numbers have twice the sum, and their shares do not double.",
+            "none of the three": "x decides all three numbers. But the mean obeys both rules, and "
+            "what is left when we subtract it obeys them, too.",
+        },
+        praise="Subtracting something linear is linear. Dividing by anything that depends on x is "
+        "not, even by a sum.",
     ),
     "one_linear_part": Prediction(
-        "twice the gap of norm",
+        "twice norm's: γ multiplies",
         {
-            "0: with β = 0 it is linear": "The last step is linear then. A chain is only as linear "
-            "as all its steps, and the dividing comes first.",
-            "the gap of norm: γ changes nothing": "γ multiplies each output, on both sides of the "
+            "0: without β it is linear": "The last step is linear then. But the layer normalizes "
+            "first, and norm has a gap.",
+            "the gap of norm: γ cancels": "γ multiplies each output, on both sides of the "
             "equation. So it multiplies their difference.",
         },
         praise="The dividing leaves its gap, and γ = 2 doubles it.",
     ),
     "kind_of_eval": Prediction(
-        "affine, but not linear",
+        "only affine: μ is not 0",
         {
-            "linear: μ and σ² are fixed": "They are, and so no gap is left with 3 and −2. But a "
-            "constant is left over, which the rule of sums counts once and twice.",
+            "linear: β is 0": "β is not the only constant. Subtracting μ = 5 moves the line as "
+            "well: what does this layer make of 0?",
             "neither: it divides by σ": "In eval that is a stored number, which x does not decide. "
             "Dividing by a fixed number is linear.",
         },
-        praise="Fixed numbers make a straight line, and this one does not go through 0.",
+        praise="Fixed numbers make a straight line, and μ keeps this one from going through 0.",
     ),
     "fold_in_training": Prediction(
-        "no: μ and σ² are the batch's",
+        "whenever BatchNorm is in eval",
         {
-            "yes: one layer is as good": "In eval it is. The slope that was folded in comes from "
-            "the running variance, and training does not use that one.",
-            "no: this moves the weights": "A forward pass moves the running statistics, no weight. "
-            "The outputs differ all the same: look at which statistics normalize.",
+            "only with both in eval": "The convolution's mode does not matter: it computes the "
+            "same in both. BatchNorm's mode does.",
+            "always: the weights are equal": "No weight has moved, that is true. But in training "
+            "BatchNorm takes the batch's μ and σ², not those that were folded in.",
         },
-        praise="Each batch brings its own slope and shift; a weight has only one.",
+        praise="Then slope and shift are the stored ones; in training, each batch brings its own.",
     ),
     "bias_before_batchnorm": Prediction(
-        "not at all",
+        "only LayerNorm's",
         {
-            "by 10 at every pixel": "That is how much the input of BatchNorm rises. Its mean rises "
-            "by the same 10, and is subtracted.",
-            "by 10 · slope, per channel": "So it would be in eval, where the mean is stored. In "
-            "training the mean rises with the bias.",
+            "only BatchNorm's": "The other way round. In BatchNorm, all numbers that share a mean "
+            "have risen by the same, so the mean takes it away.",
+            "both": "BatchNorm takes one mean per channel. All numbers of a channel have risen by "
+            "the same, and so has their mean.",
+            "neither": "So it would be if all four numbers were equal. LayerNorm subtracts one mean "
+            "from all four channels, and 10, 20, 30 and 40 are not equal.",
         },
-        praise="The channel's mean rises by 10 as well, and is subtracted.",
+        praise="Only what is the same for all numbers of a mean is subtracted with it.",
     ),
     "detached_statistics": Prediction(
-        "the bias runs away, the loss stays",
+        "the bias grows, the loss stays",
         {
-            "the same: equal outputs": "The outputs are equal, so the loss is. The gradient is not: "
-            "it takes μ for a constant, and so it sees a use for the bias.",
-            "the loss falls: the bias can learn": "So the gradient promises. But μ follows the bias "
+            "the bias stays, the loss stays": "The outputs are equal, so the loss stays. The "
+            "gradient is another one: it takes μ for a constant, and so it sees a use for the bias.",
+            "the bias grows, the loss falls": "So the gradient promises. But μ follows the bias "
             "in each step, and subtracts it again.",
         },
         praise="The gradient promises a gain in each step, and μ takes it back each time.",
@@ -240,7 +245,7 @@ EXERCISES: dict[str, Exercise] = {
                 "neither": "x decides what is added, but by its mean only. Does a mean obey the two rules?",
             },
         ),
-        praise="A mean obeys both rules, so what is added follows x: no constant, and no division.",
+        praise="A mean obeys both rules, and adding something linear is linear: no constant, and no division.",
         hint="Is the mean of x₁ + x₂ the sum of the means? Is the mean of a·x a times the mean?",
         solution="Linear. Both x and mean(x) obey the two rules, so x + 3 · mean(x) does. It is a "
         "matrix: 1 on the diagonal, plus 3/m everywhere.",
@@ -285,7 +290,7 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     lambda w, gamma, var, eps: gamma / (var + eps).sqrt() * w,
-                    "Without [:, None, None, None], torch lays the slopes along the last axis, not along o.",
+                    "Without [:, None, None, None], torch broadcasts the slopes along the last axis, not along o.",
                 ),
                 (
                     lambda w, gamma, var, eps: _along_outputs(gamma / var.sqrt()) * w,

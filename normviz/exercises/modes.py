@@ -66,22 +66,23 @@ PREDICTIONS: dict[str, Prediction] = {
         },
         praise="Eval subtracts the running mean, 0.5, and all three numbers are larger.",
     ),
-    "eval_without_notes": Prediction(
-        "those of the batch",
+    "eval_with_flag_off": Prediction(
+        "the running statistics",
         {
-            "0 and 1, as a new layer": "0 and 1 are what running statistics start at. This layer has none at all, "
-            "so there is nothing that could start.",
-            "none: the input comes out": "A BatchNorm always normalizes. With nothing stored, the batch is all that there is.",
+            "those of the batch": "So it is in a layer that was *made* without running statistics. This one has some, "
+            "and in eval that is all that counts.",
+            "0 and 1: they are reset": "The flag touches nothing that is stored: the running mean is still 0.5. "
+            "`reset_running_stats()` would set it to 0.",
         },
-        praise="With nothing stored, the batch is all that there is, in eval too.",
+        praise="They are there, so eval uses them. The flag only stops them from moving in training.",
     ),
     "one_day_at_a_time": Prediction(
         "about 0.5: it guesses",
         {
-            "about 0.96 again": "A mistake in the mode need not show everywhere: mixed batches hide it. "
+            "about 0.97 again": "A mistake in the mode need not show everywhere: mixed batches hide it. "
             "A day alone loses its own mean, and that mean was the answer.",
             "about 0.8": "It is worse than that. A day alone loses its own mean, and that mean was the answer.",
-            "none: a batch of one is refused": "One *value* per channel is refused. A day has 10 positions behind the "
+            "none: a batch of one is refused": "One *value* per channel is refused. A day has 10 positions after the "
             "convolution, so 10 values per channel.",
         },
         praise="A day's own mean is subtracted from it, and that mean was the answer.",
@@ -94,15 +95,17 @@ PREDICTIONS: dict[str, Prediction] = {
             "weight, bias and the counter": "The counter counts forward passes in training, with gradients or without.",
             "none of them": "Weight and bias do stay: without a gradient, the optimizer leaves them alone.",
         },
-        praise="No gradient, no step for weight and bias. The notes never needed one.",
+        praise="No gradient, no step for weight and bias. The running statistics never needed one.",
     ),
     "start_taken_out": Prediction(
-        "better, but short of training mode",
+        "between 0.67 and 0.97",
         {
-            "as in training mode": "That would be so if the start were the only fault. But the weights moved while the notes were taken.",
-            "no better than before": "A fifth of the notes was 0 and 1, and that is gone: it does help. It is not all, though.",
+            "about 0.97, as in training mode": "That would be so if the start were the only fault. But the weights "
+            "moved while the running statistics followed them.",
+            "about 0.67, as it was": "A fifth of what was stored was 0 and 1, and that is gone: it does help. "
+            "It is not all, though.",
         },
-        praise="The start was one fault. The other: most notes were taken under older weights.",
+        praise="The start was one fault. The other: most of what is stored was made by older weights.",
     ),
     "averaged_parameters": Prediction(
         "about 0.5: it guesses",
@@ -125,10 +128,10 @@ PREDICTIONS: dict[str, Prediction] = {
     "variance_after_dropout": Prediction(
         "less than 1",
         {
-            "1 as well": "BatchNorm divides by what it noted, and it took its notes behind Dropout. In eval other numbers come.",
-            "more than 1": "Dropout adds variance, so the noted one is too large for eval. Dividing by it gives less.",
+            "1 as well": "BatchNorm divides by what it stored, and that came from Dropout. In eval other numbers come.",
+            "more than 1": "Dropout adds variance, so the stored one is too large for eval. Dividing by it gives less.",
         },
-        praise="Dropout made the noted variance large, and eval divides by it.",
+        praise="Dropout made the stored variance large, and eval divides by it.",
     ),
 }
 
@@ -234,6 +237,10 @@ EXERCISES: dict[str, Exercise] = {
                 (
                     0.44444,
                     "The output is divided by the root of the stored variance, so its variance by the stored variance once.",
+                ),
+                (
+                    0.5,
+                    "That is 1 over the mean of the squares *before* Dropout, 2. Divide the 2 by 1 − p, and subtract mean².",
                 ),
                 (1 / 9, "0.2 are dropped, so 0.8 are kept: divide by 1 − p."),
             ],

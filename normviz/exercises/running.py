@@ -1,4 +1,4 @@
-"""Lesson 03: the running statistics, and how momentum weighs the batches."""
+"""Lesson 03: the running statistics, and the share of each batch."""
 
 import torch
 
@@ -27,24 +27,26 @@ PREDICTIONS: dict[str, Prediction] = {
         },
         praise="The layer sees the batch in forward, and notes its mean there.",
     ),
-    "mean_after_one_batch": Prediction(
-        "at 0.3",
-        {
-            "at 2.7": "That would keep a tenth of the old value. In torch, momentum is the weight of "
-            "the new batch: a tenth of 3.",
-            "at 1.5": "That is halfway, as with momentum 0.5. Here the new batch weighs a tenth.",
-        },
-        praise="Momentum is the weight of the new batch, so 0.9 · 0 + 0.1 · 3.",
-    ),
     "three_looks": Prediction(
-        "it moves with each look",
+        "it moves three times",
         {
-            "it stays at 0": "To us it is only a look. To the layer it is a forward in training, and "
-            "each of those moves the running mean.",
-            "it moves with the first look only": "The layer does not know that it has met this batch "
-            "before. The second look counts like the first.",
+            "it stays": "To us it is only a measurement. To the layer it is a call in training mode, and "
+            "each of those moves the running mean. no_grad stops gradients, and here there are none.",
+            "it moves once": "The layer does not know that it has met this batch before. The second "
+            "look counts like the first.",
         },
-        praise="Each forward in training moves it, whatever we want with the output.",
+        praise="Each call in training mode moves it, whatever we want with the loss, and without a "
+        "gradient.",
+    ),
+    "mean_after_one_batch": Prediction(
+        "at 7",
+        {
+            "at 5": "That would keep a quarter of the old value. In torch, momentum is the share of "
+            "the new batch, and the old value keeps three quarters.",
+            "at 9": "You added a quarter of 4 to the whole 8. But the old value keeps only the rest, "
+            "three quarters: both shares add up to 1.",
+        },
+        praise="Momentum is the share of the new batch, so 0.75 · 8 + 0.25 · 4.",
     ),
     "log_of_the_mean": Prediction(
         "1.273 three times",
@@ -57,34 +59,34 @@ PREDICTIONS: dict[str, Prediction] = {
         praise="The list holds one tensor three times, with whatever is in it now.",
     ),
     "mean_after_ten_batches": Prediction(
-        "at about 6.5",
+        "near 33",
         {
-            "at 10": "Ten tenths of the whole way would end there. But each step is a tenth of what is "
-            "left, and that gets less.",
-            "at 9": "Then a tenth of the start would be left. One batch leaves nine tenths of it, and "
-            "ten batches 0.9¹⁰ = 0.35.",
+            "near 50": "Ten tenths of the whole way would end there. But each step is a tenth of what "
+            "is left, and that gets less.",
+            "near 45": "Then a tenth of the start would be left. One batch leaves nine tenths of it, "
+            "and ten batches 0.9¹⁰ = 0.35.",
         },
         praise="Each batch leaves 0.9 of what is missing, and 0.9¹⁰ is 0.35.",
     ),
     "variance_when_sorted": Prediction(
-        "1, as within each batch",
+        "4, as in each batch",
         {
-            "120.8, as of all six": "The layer never sees all six at once. It averages the variances of "
+            "123.2, as of all six": "The layer never sees all six at once. It averages the variances of "
             "the batches, each measured from its own mean.",
-            "60.9, halfway": "Nobody averages the two: 120.8 never comes in. The layer meets the "
+            "63.6, halfway": "Nobody averages the two: 123.2 never comes in. The layer meets the "
             "variance of one batch, and then that of the other.",
         },
-        praise="It averages the variances of the batches, 1 and 1.",
+        praise="It averages the variances of the batches, 4 and 4.",
     ),
     "momentum_copied_from_keras": Prediction(
-        "almost all the way to each batch",
+        "to 2.7",
         {
-            "as in Keras": "The word is the same, its meaning is not. In torch, 0.9 is the weight of "
+            "to 0.3": "The word is the same, its meaning is not. In torch, 0.9 is the share of "
             "the new batch; in Keras it is that of the old value.",
-            "more slowly than in Keras": "It is the reverse: in torch, a large momentum gives the new "
-            "batch much weight.",
+            "to 0.03": "It is the reverse: in torch, a large momentum gives the new batch a large "
+            "share.",
         },
-        praise="In torch, 0.9 is the weight of the new batch.",
+        praise="In torch, 0.9 is the share of the new batch.",
     ),
 }
 
@@ -95,11 +97,11 @@ EXERCISES: dict[str, Exercise] = {
             [
                 (
                     14 / 3,
-                    "That is the plain average, as with momentum=None. Here newer batches weigh more.",
+                    "That is the plain average, as with momentum=None. Here newer batches have a larger share.",
                 ),
                 (
                     4.25,
-                    "The order is reversed: you let the oldest batch weigh most. The newest does, with a half.",
+                    "The order is reversed: you gave the oldest batch the largest share. The newest has it, a half.",
                 ),
                 (4, "You began with the first batch's mean. The running mean begins at 0."),
                 (7, "You gave each batch a half and added up. The old value is halved each time."),
@@ -116,9 +118,12 @@ EXERCISES: dict[str, Exercise] = {
             [
                 (
                     0.8**4,
-                    "0.8⁴ is what the start still weighs. The first batch came in with 0.2.",
+                    "0.8⁴ is the share of the start. The first batch came in with 0.2.",
                 ),
-                (0.2, "That is what the newest batch weighs. The first one has faded since."),
+                (
+                    0.2,
+                    "That is the share of the newest batch. That of the first one has faded since.",
+                ),
                 (
                     0.2 * 0.8**4,
                     "One fading too many: after the first batch, only three more have come.",
@@ -129,31 +134,31 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     0.2**4,
-                    "0.2⁴: only the batch's own entry weighs 0.2. Each later batch leaves 0.8.",
+                    "0.2⁴: only the batch's own entry brings 0.2. Each later batch leaves 0.8.",
                 ),
                 (0.8**3, "That is how far it has faded. It began with less than 1: with momentum."),
                 (0.25, "That is the plain average, as with momentum=None."),
                 (
                     0.8 * 0.2**3,
-                    "Reversed: in torch, momentum 0.2 is the weight of the new batch.",
+                    "Reversed: in torch, momentum 0.2 is the share of the new batch.",
                 ),
             ],
         ),
         praise="It came in with 0.2, and three later batches have each left 0.8 of that.",
-        hint="What does a batch weigh when it is new? And what does each later batch leave of that?",
-        solution="0.2 · 0.8³ = 0.1024: new, it weighs 0.2; three later batches each leave 0.8 of it.",
+        hint="Which share has a batch when it is new? And what does each later batch leave of that?",
+        solution="0.2 · 0.8³ = 0.1024: new, it has 0.2; three later batches each leave 0.8 of it.",
     ),
     "batches_to_forget": Exercise(
         judge_numbers(
             44,
             [
-                (43, "Almost: after 43 batches it still weighs 0.0108, a little more than 1 %."),
-                (43.7, "Batches come whole: after 43 it still weighs more than 1 %."),
-                (45, "Almost: one batch earlier it weighs less than 1 % already."),
-                (10, "After 10 batches it still weighs 0.9¹⁰ = 0.35. It shrinks less each time."),
+                (43, "Almost: after 43 batches its share is 0.0108, a little more than 1 %."),
+                (43.7, "Batches come whole: after 43 its share is more than 1 %."),
+                (45, "Almost: one batch earlier its share is less than 1 % already."),
+                (10, "After 10 batches its share is 0.9¹⁰ = 0.35. It shrinks less each time."),
                 (
                     22,
-                    "After 22 batches it weighs just under 10 %. Under 1 % was asked.",
+                    "After 22 batches its share is just under 10 %. Under 1 % was asked.",
                 ),
                 (
                     3,
@@ -167,38 +172,41 @@ EXERCISES: dict[str, Exercise] = {
                 (459, "That is for momentum 0.01. Here it is 0.1."),
                 (
                     100,
-                    "At 100 it is long forgotten. When does it weigh less than 1 % for the first time?",
+                    "At 100 it is long forgotten. When is its share less than 1 % for the first time?",
                 ),
             ],
         ),
         praise="0.9⁴³ is 0.0108 and 0.9⁴⁴ is 0.0097.",
-        hint="Each batch leaves 0.9 of what the start weighed. Find the first k with 0.9**k < 0.01.",
+        hint="Each batch leaves 0.9 of the start's share. Find the first k with 0.9**k < 0.01.",
         solution="44: log(0.01) / log(0.9) is 43.7, so 0.9⁴⁴ is the first power below 0.01.",
     ),
     "momentum_for_keras": Exercise(
         judge_numbers(
             0.01,
             [
-                (0.99, "Keras weighs the old value with 0.99. In torch, momentum weighs the new."),
+                (
+                    0.99,
+                    "In Keras, 0.99 is the share of the old value. In torch, momentum is that of the new batch.",
+                ),
                 (0.1, "That is torch's default, and stands for 0.9 in Keras."),
                 (0.9, "That is ONNX's default, in Keras's convention. It is not torch's number."),
-                (1, "As a per cent it is right. As a weight between 0 and 1?"),
-                (1.99, "A weight lies between 0 and 1. Which weight does the new batch have?"),
-                (-0.01, "The sign: take the old value's weight from 1."),
+                (1, "As a per cent it is right. As a share between 0 and 1?"),
+                (1.99, "A share lies between 0 and 1. Which one does the new batch have?"),
+                (-0.01, "The sign: take the old value's share from 1."),
             ],
         ),
         praise="What Keras gives to the old value, torch takes from 1.",
-        hint="Both weights add up to 1. Keras's momentum is the one of the old value.",
+        hint="Both shares add up to 1. Keras's momentum is the one of the old value.",
         solution="1 − 0.99 = 0.01.",
     ),
     "average_of_batches": Exercise(
         judge_numbers(
             5.0,
             [
-                (3.75, "You counted the start as a fourth batch. With None, it weighs nothing."),
+                (3.75, "You counted the start as a fourth batch. With None, it has no share."),
                 (
                     6,
-                    "You averaged the average: that gives the last batch a half. All weigh the same.",
+                    "You averaged the average: that gives the last batch a half. All have the same share.",
                 ),
                 (1.422, "That is momentum 0.1."),
                 (9, "That is the last batch alone, as with momentum 1."),
@@ -207,7 +215,7 @@ EXERCISES: dict[str, Exercise] = {
             ],
         ),
         praise="(2 + 4 + 9) / 3. The start, 0, is forgotten at the first batch.",
-        hint="With None, every batch weighs the same. How much does the start weigh?",
+        hint="With None, every batch has the same share. Which one does the start have?",
         solution="(2 + 4 + 9) / 3 = 5: the plain average of the three batches.",
     ),
     "count_of_batches": Exercise(
@@ -219,7 +227,7 @@ EXERCISES: dict[str, Exercise] = {
                 (5, "The last two calls are in eval. There, nothing moves."),
                 (
                     4,
-                    "Only calls of the layer count. optimizer.step() is none, and eval moves nothing.",
+                    "Only calls of the layer count. optimizer.step() is not one, and eval moves nothing.",
                 ),
                 (
                     6,
@@ -257,32 +265,32 @@ EXERCISES: dict[str, Exercise] = {
             [
                 (
                     lambda x, old, momentum: momentum * old + (1 - momentum) * x.mean(dim=0),
-                    "The two weights are swapped: momentum is that of the new batch.",
+                    "The two shares are swapped: momentum is that of the new batch.",
                 ),
                 (
                     lambda x, old, momentum: momentum * x.mean(dim=0),
-                    "The old value is missing. It keeps the rest of the weight.",
+                    "The old value is missing. It keeps the rest of the whole.",
                 ),
                 (
                     lambda x, old, momentum: old + momentum * x.mean(dim=0),
-                    "The old value keeps its full weight there. Both weights add up to 1.",
+                    "The old value stays as a whole there. Both shares add up to 1.",
                 ),
                 (
                     lambda x, old, momentum: x.mean(dim=0),
-                    "That is the new batch alone. The old value keeps a part of the weight.",
+                    "That is the new batch alone. The old value keeps a share.",
                 ),
                 (
                     lambda x, old, momentum: (1 - momentum) * old + momentum * x.mean(),
-                    "The weights are right. But each channel has a mean of its own: x.mean(dim=0).",
+                    "The shares are right. But each channel has a mean of its own: x.mean(dim=0).",
                 ),
                 (
                     lambda x, old, momentum: (1 - momentum) * old + momentum * x.sum(dim=0),
-                    "The weights are right. But that is the sum of the batch, not its mean.",
+                    "The shares are right. But that is the sum of the batch, not its mean.",
                 ),
             ],
             slices="n c -> c",
         ),
-        praise="momentum is the weight of the new batch; the old value keeps the rest.",
+        praise="momentum is the share of the new batch; the old value keeps the rest.",
         hint="Try momentum = 0: in torch nothing moves then. What does this function do?",
         solution="def update_mean(x, running_mean, momentum):\n"
         "    batch = x.mean(dim=0)\n"
@@ -304,13 +312,13 @@ EXERCISES: dict[str, Exercise] = {
                     lambda x, old, momentum: (
                         momentum * old + (1 - momentum) * x.var(dim=(0, 2), correction=0)
                     ),
-                    "The weights were right: momentum is that of the new batch. Look at the variance.",
+                    "The shares were right: momentum is that of the new batch. Look at the variance.",
                 ),
                 (
                     lambda x, old, momentum: (
                         momentum * old + (1 - momentum) * x.var(dim=(0, 2), correction=1)
                     ),
-                    "The variance is right now. But the weights were right before: momentum is that "
+                    "The variance is right now. But the shares were right before: momentum is that "
                     "of the new batch.",
                 ),
                 (
@@ -321,7 +329,7 @@ EXERCISES: dict[str, Exercise] = {
                 ),
                 (
                     lambda x, old, momentum: x.var(dim=(0, 2), correction=1),
-                    "That is the new batch alone. The old value keeps a part of the weight.",
+                    "That is the new batch alone. The old value keeps a share.",
                 ),
                 (
                     lambda x, old, momentum: (

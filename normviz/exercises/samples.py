@@ -28,25 +28,25 @@ def _image_cases() -> list[torch.Tensor]:
 
 
 PREDICTIONS: dict[str, Prediction] = {
-    "sizes_or_axes": Prediction(
-        right="refuse the images",
+    "means_of_slices": Prediction(
+        right="10 means of 12 numbers",
         wrong={
-            "pool h and w": "That takes 2 and 3 for numbers of axes, as in mean(dim=(2, 3)). But "
-            "LayerNorm(4) took a table, which has no axis number 4.",
-            "pool c and h": "Sizes they are, and c and h are 2 and 3 long. But a layer does not "
-            "search for axes of these sizes: it takes the last ones.",
+            "5 means of 24 numbers": "That is one mean per image. LayerNorm has no rule that says "
+            "so: the list names two axes, and the channels are not among them.",
+            "2 means of 60 numbers": "That is one mean per channel, over all images: BatchNorm. "
+            "LayerNorm pools only axes that its list names.",
         },
-        praise="2 and 3 are sizes, of the last two axes. Those are 3 and 4 long.",
+        praise="h and w are pooled, 3 · 4 = 12 numbers. n and c are kept: 5 · 2 = 10.",
     ),
     "layernorm_weights": Prediction(
         right="those of a column",
         wrong={
-            "those of a row": "That is BatchNorm: what shares a mean shares a weight there. But this "
-            "layer is made before anybody knows how many rows there will be.",
-            "none: each of the twelve has its own": "The layer knows of 3 places only. It has to "
-            "serve a table of any number of rows.",
+            "those of a row": "In BatchNorm, what shares a mean shares a weight. But "
+            "LayerNorm(3) is told of 3 numbers in a row, and not how many rows there will be.",
+            "none: each has its own": "LayerNorm(3) is told of 3 numbers in a row, "
+            "and not how many rows there will be. So it can't have twelve.",
         },
-        praise="Made for rows of 3, it can only have a weight for each place in a row.",
+        praise="LayerNorm(3) is told of 3 places in a row, and has one weight for each.",
     ),
     "other_unit": Prediction(
         right="BatchNorm",
@@ -60,23 +60,23 @@ PREDICTIONS: dict[str, Prediction] = {
         },
         praise="It pools that column, so the factor is in the numbers and in their spread.",
     ),
-    "means_of_tokens": Prediction(
-        right="6: one per token",
+    "replaced_token": Prediction(
+        right="that token alone",
         wrong={
-            "2: one per sentence": "A sentence is the sample here, but nothing says one mean per "
-            "sample. It is one for everything in front of the last axis.",
-            "4: one per channel": "The 4 is how many numbers are pooled, not how many means there "
-            "are. One per channel is BatchNorm's choice.",
+            "all tokens of sentence 0": "A sentence is the sample here, but LayerNorm has no rule "
+            "of one mean per sample: LayerNorm(4) pools the last axis alone, which is c.",
+            "the middle tokens of both sentences": "These share a mean only where samples are "
+            "pooled, as in BatchNorm. LayerNorm(4) pools the last axis alone, which is c.",
         },
-        praise="In front of the last axis stand n and t, and 2 · 3 = 6.",
+        praise="LayerNorm(4) pools the last axis, so each token has a mean of its own.",
     ),
     "layernorm_memory": Prediction(
-        right="nothing",
+        right="neither of them",
         wrong={
-            "the same, per feature": "That is BatchNorm. LayerNorm has no mean per feature that it "
-            "could store.",
-            "the same, per row": "The rows of another batch are other rows. Their means would be "
-            "of no use for them.",
+            "one of each per feature": "That is BatchNorm. LayerNorm takes no mean per "
+            "feature that it could store.",
+            "one of each per row": "After training, the rows have changed. The means "
+            "of the old ones would be of no use for them.",
         },
         praise="Each row brings its own mean along, also after training.",
     ),
@@ -85,8 +85,8 @@ PREDICTIONS: dict[str, Prediction] = {
         wrong={
             "four channels at one position": "That is what was meant. But the layer does not know "
             "what an axis means: it takes the last one.",
-            "all of a sample": "That would be LayerNorm([4, 4]). An int stands for the last axis "
-            "alone.",
+            "all sixteen of one sample": "That would be LayerNorm([4, 4]). An int stands for "
+            "the last axis alone.",
         },
         praise="The last axis is pooled, and with the channels first it holds the positions.",
     ),

@@ -53,13 +53,14 @@ def stored(x):
 def find_the_cure():
     """Of all samples of {0, 1}, which average, divided by m, is the truth?"""
     samples = torch.tensor([*product((0.0, 1.0), repeat=10)])
-    has_both = (samples.amin(1) == 0) & (samples.amax(1) == 1)
+    biased, means = samples.var(dim=1, correction=0).mean(), samples.mean(dim=1)
     averages = {
-        "edges": samples[has_both].var(dim=1, correction=0).mean(),
-        "mean": (samples - 0.5).square().mean(),
         "draws": samples.repeat(3, 1).var(dim=1, correction=0).mean(),
-        "normal": torch.distributions.Chi2(9).mean / 10 * 0.25,
+        "other": biased + (means - means[:, None]).square().mean(),
+        "population": (samples - 0.5).square().mean(),
+        "larger": 0.25 * average_over_all_samples(14, correction=0),
     }
+    assert averages["draws"] < averages["larger"] < 0.25 < averages["other"]
     (cure,) = [name for name, average in averages.items() if abs(average - 0.25) < 1e-6]
     return cure
 
@@ -85,8 +86,8 @@ def average_of_flat_images():
     return layer.running_var.item()
 
 
-def spread_behind_twenty():
-    """The standard deviation in eval, behind twenty layers that were trained on batches of 64."""
+def spread_after_twenty():
+    """The standard deviation in eval, after twenty layers that were trained on batches of 64."""
     layers = nn.Sequential(*[nn.BatchNorm1d(1, momentum=None) for _ in range(20)])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -126,7 +127,8 @@ def made_by_groups_of_one():
 
 RIGHT_ANSWERS = {
     "biased_on_average": nearest(
-        average_over_all_samples(2, correction=0), {"too small": 0.5, "right": 1, "too large": 2}
+        average_over_all_samples(2, correction=0),
+        {"half of it": 1 / 2, "two thirds of it": 2 / 3, "the truth itself": 1},
     ),
     "about_true_mean": nearest(
         4 * (torch.tensor([*product((0.0, 1.0), repeat=3)]) - 0.5).square().mean().item() / 0.25,
@@ -138,17 +140,17 @@ RIGHT_ANSWERS = {
     ),
     "flat_images": nearest(average_of_flat_images(), {"about 2": 2, "about 4": 4, "about 8": 8}),
     "twenty_in_eval": nearest(
-        spread_behind_twenty(),
-        {"clearly below 1": (63 / 64) ** 9.5, "about 1": 1, "clearly above 1": (64 / 63) ** 9.5},
+        spread_after_twenty(),
+        {"about 0.85": 0.85, "about 1": 1, "about 1.15": 1.15},
     ),
     "group_of_one": made_by_groups_of_one(),
     "nothing_left": where_nothing_is_left(),
     "coin_with_both_edges": nearest(
         average_with_both_sides(),
         {
-            "still below 0.25": 0.9 * 0.25,
-            "0.25: nothing is missed": 0.25,
-            "above 0.25: no equal tosses": 0.25 * 10 / 9,
+            "about 0.225, as for all": 0.225,
+            "about 0.24, in between": 0.24,
+            "0.25, for none is missed": 0.25,
         },
     ),
     "correction_factor": corrected(1, m=5),
@@ -196,9 +198,9 @@ WRONG_ANSWERS = {
         ((SAMPLE - TRUE_MEAN).square().mean().sqrt().item(), "the standard deviation"),
     ],
     "what_mends_the_shortage": [
-        ("edges", "Test 1 did that"),
         ("draws", "makes the average steadier"),
-        ("normal", "the fraction is the same"),
+        ("other", "it misses the true one, too"),
+        ("larger", "never reaches 1"),
     ],
     "why_layernorm_divides_by_m": [
         ("large", "LayerNorm(2) divides by 2 as well"),
@@ -279,7 +281,7 @@ TELLS = {
     "corrected_to_store": r"\b16\b",
     "average_biased_variance": r"\b15\b",
     "known_mean": r"8\.6|26/3",
-    "what_mends_the_shortage": '"mean"',
+    "what_mends_the_shortage": '"population"',
     "why_layernorm_divides_by_m": '"scale"',
     "mend_the_normalization": r"correction=0",
     "mend_the_epsilon": r"\(var \+ eps\)\.sqrt",

@@ -74,10 +74,19 @@ def tell_factor(a):
     return [factor for factor in (1, -1, 10, 0.1) if results.allclose(factor * once)]
 
 
-def find_nonlinear_steps():
-    """Of subtracting the mean and dividing by σ."""
-    steps = {"mean": lambda x: x - x.mean(), "σ": lambda x: x / x.std(correction=0)}
-    return [name for name, step in steps.items() if find_kind(step) != "linear"]
+def find_linear_steps():
+    """Of subtracting the mean, dividing by σ, and dividing by the sum."""
+    steps = {
+        "centre": lambda x: x - x.mean(),
+        "divide": lambda x: x / x.std(correction=0),
+        "share": lambda x: x / x.sum(),
+    }
+    return tuple(name for name, step in steps.items() if find_kind(step) == "linear")
+
+
+def last_in_kilometres():
+    """What torch makes of the last of (1, 2, 6) metres, given in kilometres."""
+    return torch_normalize(0.001, 0.002, 0.006, eps=1e-5)[2].item()
 
 
 def gap_of_sums(layer):
@@ -85,22 +94,25 @@ def gap_of_sums(layer):
     return layer(x1 + x2) - layer(x1) - layer(x2)
 
 
-def shares_of_bias(*, training, rise=10.0):
-    """By how much BatchNorm's output rises, per channel, if its input does."""
+def who_sees_a_bias():
+    """Whose output changes if each channel's numbers rise by something of their own."""
     torch.manual_seed(0)
-    x, layer = torch.randn(6, 3).double(), nn.BatchNorm1d(3).double()
-    nn.init.uniform_(layer.running_var, 2, 4)
-    layer.train(training)
-    return (layer(x + rise) - layer(x)).mean(0)
+    x = torch.randn(6, 4, dtype=torch.float64)
+    layers = nn.BatchNorm1d(4).double(), nn.LayerNorm(4).double()
+    rise = torch.tensor([10, 20, 30, 40])
+    return tuple(not torch.allclose(layer(x + rise), layer(x), atol=1e-3) for layer in layers)
 
 
-def folded_in_training():
-    """Whether a folded layer agrees with two in training, and whether these moved a weight."""
+def agreements_of_folded():
+    """Whether a folded layer agrees with two: both in eval, the first in training, the second."""
     torch.manual_seed(0)
     x, linear, norm = torch.randn(6, 5), nn.Linear(5, 3), nn.BatchNorm1d(3)
-    folded, before = fuse_linear_bn_eval(linear.eval(), norm.eval()), linear.weight.clone()
-    agrees = torch.allclose(folded(x), norm.train()(linear.train()(x)), atol=1e-3)
-    return agrees, not torch.equal(before, linear.weight)
+    folded = fuse_linear_bn_eval(linear.eval(), norm.eval())
+    modes = (False, False), (True, False), (False, True)
+    return tuple(
+        torch.allclose(folded(x), norm.train(second)(linear.train(first)(x)), atol=1e-3)
+        for first, second in modes
+    )
 
 
 def learn_detached_bias():
@@ -124,44 +136,43 @@ def learn_detached_bias():
 def tell_detached():
     losses, biases = learn_detached_bias()
     if losses[-1] < 0.99 * losses[0]:
-        return "the loss falls: the bias can learn"
+        return "the bias grows, the loss falls"
     runs = biases[-1] > 40 * biases[0] > 4
-    return "the bias runs away, the loss stays" if runs else "the same: equal outputs"
+    return "the bias grows, the loss stays" if runs else "the bias stays, the loss stays"
 
 
 RIGHT_ANSWERS = {
-    "ten_times_the_input": {
-        1: "the same as before",
-        10: "ten times as large",
-        0.1: "a tenth: divided by more",
-    }[tell_factor(10)[0]],
     "minus_the_input": {
-        1: "norm(x₁): σ(a·x) = a·σ(x), so a cancels",
-        -1: "−norm(x₁): every sign turns",
+        1: "−0.93, −0.46, 1.39",
+        -1: "0.93, 0.46, −1.39",
     }[tell_factor(-1)[0]],
+    "a_thousandth": f"it falls to {last_in_kilometres():.2f}",
     "which_step": {
-        ("mean",): "only subtracting the mean",
-        ("σ",): "only dividing by σ",
-        ("mean", "σ"): "both of them",
-    }[tuple(find_nonlinear_steps())],
+        (): "none of the three",
+        ("centre",): "only centre",
+        ("centre", "share"): "centre and share",
+    }[find_linear_steps()],
     "one_linear_part": {
-        2: "twice the gap of norm",
-        0: "0: with β = 0 it is linear",
-        1: "the gap of norm: γ changes nothing",
+        2: "twice norm's: γ multiplies",
+        0: "0: without β it is linear",
+        1: "the gap of norm: γ cancels",
     }[round((gap_of_sums(make_layer(weight=2)) / gap_of_sums(make_layer())).mean().item(), 6)],
     "kind_of_eval": {
-        "linear": "linear: μ and σ² are fixed",
-        "affine": "affine, but not linear",
+        "linear": "linear: β is 0",
+        "affine": "only affine: μ is not 0",
         "neither": "neither: it divides by σ",
-    }[find_kind(make_layer(mean=5, var=4, weight=3, bias=1).eval())],
+    }[find_kind(make_layer(mean=5, var=4, weight=3).eval())],
     "fold_in_training": {
-        (True, False): "yes: one layer is as good",
-        (False, True): "no: this moves the weights",
-        (False, False): "no: μ and σ² are the batch's",
-    }[folded_in_training()],
-    "bias_before_batchnorm": "not at all"
-    if shares_of_bias(training=True).abs().max() < 1e-6 < shares_of_bias(training=False).min()
-    else "by 10 · slope, per channel",
+        (True, False, False): "only with both in eval",
+        (True, True, False): "whenever BatchNorm is in eval",
+        (True, True, True): "always: the weights are equal",
+    }[agreements_of_folded()],
+    "bias_before_batchnorm": {
+        (True, False): "only BatchNorm's",
+        (False, True): "only LayerNorm's",
+        (True, True): "both",
+        (False, False): "neither",
+    }[who_sees_a_bias()],
     "detached_statistics": tell_detached(),
     "scaled_by_minus_three": tuple(torch_normalize(6, -1.5, -1.5, -1.5, -1.5).tolist()),
     "factor_that_refutes": find_refuting_factor(),

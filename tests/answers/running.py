@@ -9,16 +9,13 @@ from torch import nn
 PAIR = torch.tensor([[-1.0], [1.0]])  # one channel, mean 0
 
 
-def run_layer(means, momentum):
-    """A layer of torch.nn after batches with these means."""
+def running_mean(means, momentum, start=0.0):
+    """The one of a layer of torch.nn after batches with these means."""
     layer = nn.BatchNorm1d(1, momentum=momentum)
+    layer.running_mean.fill_(start)
     for mean in means:
         layer(PAIR + mean)
-    return layer
-
-
-def running_mean(means, momentum):
-    return run_layer(means, momentum).running_mean.item()
+    return layer.running_mean.item()
 
 
 def count_until_forgotten(momentum, share):
@@ -101,18 +98,15 @@ def first_to_move():
 
 
 def look_three_times():
-    """What the running mean does, told by its values."""
+    """What the running mean does while a loss is measured, told by its values."""
     layer = nn.BatchNorm1d(1)
     seen = [layer.running_mean.item()]
-    for _ in range(3):
-        layer(PAIR + 3)
-        seen.append(layer.running_mean.item())
-    moved = [old != new for old, new in itertools.pairwise(seen)]
-    return {
-        (True, True, True): "it moves with each look",
-        (True, False, False): "it moves with the first look only",
-        (False, False, False): "it stays at 0",
-    }[tuple(moved)]
+    with torch.no_grad():
+        for _ in range(3):
+            layer(PAIR + 3).square().mean()
+            seen.append(layer.running_mean.item())
+    moved = sum(old != new for old, new in itertools.pairwise(seen))
+    return {0: "it stays", 1: "it moves once", 3: "it moves three times"}[moved]
 
 
 def keep_log():
@@ -127,35 +121,26 @@ def keep_log():
 
 def sorted_variance():
     layer = nn.BatchNorm1d(1, momentum=None)
-    batches = torch.tensor([[9.0, 10, 11], [-9, -10, -11]])[:, :, None]
+    batches = torch.tensor([[8.0, 10, 12], [-8, -10, -12]])[:, :, None]
     for batch in batches:
         layer(batch)
     within, pooled = batches[0].var().item(), batches.var().item()
     words = {
-        within: f"{within:.0f}, as within each batch",
+        within: f"{within:.0f}, as in each batch",
         pooled: f"{pooled:.1f}, as of all six",
         (within + pooled) / 2: f"{(within + pooled) / 2:.1f}, halfway",
     }
     return words[layer.running_var.item()]
 
 
-def copied_momentum():
-    """How a running mean moves in torch with a momentum of 0.9, beside Keras's rule with it."""
-    layer, keras = run_layer([7.0], momentum=0.9), 0.9 * 0 + (1 - 0.9) * 7.0
-    gap = layer.running_mean.item() - keras
-    if abs(gap) < 1e-6:
-        return "as in Keras"
-    return "almost all the way to each batch" if gap > 0 else "more slowly than in Keras"
-
-
 RIGHT_ANSWERS = {
     "part_that_moves_the_mean": first_to_move(),
-    "mean_after_one_batch": f"at {running_mean([3.0], momentum=0.1):.2g}",
     "three_looks": look_three_times(),
+    "mean_after_one_batch": f"at {running_mean([4.0], momentum=0.25, start=8.0):.2g}",
     "log_of_the_mean": keep_log(),
-    "mean_after_ten_batches": f"at about {running_mean([10.0] * 10, momentum=0.1):.2g}",
+    "mean_after_ten_batches": f"near {running_mean([50.0] * 10, momentum=0.1):.2g}",
     "variance_when_sorted": sorted_variance(),
-    "momentum_copied_from_keras": copied_momentum(),
+    "momentum_copied_from_keras": f"to {running_mean([3.0], momentum=0.9):.2g}",
     "running_mean_after_three": running_mean([4.0, 8.0, 2.0], momentum=0.5),
     "first_of_four_batches": running_mean([1.0, 0.0, 0.0, 0.0], momentum=0.2),
     "batches_to_forget": count_until_forgotten(momentum=0.1, share=0.01),
@@ -172,14 +157,17 @@ RIGHT_ANSWERS = {
 WRONG_ANSWERS = {
     "running_mean_after_three": [
         (running_mean([4.0, 8.0, 2.0], momentum=None), "plain average"),
-        (running_mean([2.0, 8.0, 4.0], momentum=0.5), "you let the oldest batch weigh most"),
+        (
+            running_mean([2.0, 8.0, 4.0], momentum=0.5),
+            "gave the oldest batch the largest",
+        ),
         (0.5 * (0.5 * 4 + 0.5 * 8) + 0.5 * 2, "began with the first batch's mean"),
         (0.5 * (4 + 8 + 2), "gave each batch a half"),
         (running_mean([4.0, 8.0, 2.0], momentum=1.0), "last batch alone"),
     ],
     "first_of_four_batches": [
-        (0.8**4, "what the start still weighs"),
-        (running_mean([0.0, 0.0, 0.0, 1.0], momentum=0.2), "what the newest batch weighs"),
+        (0.8**4, "the share of the start"),
+        (running_mean([0.0, 0.0, 0.0, 1.0], momentum=0.2), "the share of the newest batch"),
         (running_mean([1.0, 0.0, 0.0, 0.0, 0.0], momentum=0.2), "One fading too many"),
         (running_mean([1.0, 0.0, 0.0], momentum=0.2), "One fading too few"),
         (0.2**4, "only the batch's own entry"),
@@ -199,7 +187,7 @@ WRONG_ANSWERS = {
         (100, "long forgotten"),
     ],
     "momentum_for_keras": [
-        (0.99, "In torch, momentum weighs the new"),
+        (0.99, "In torch, momentum is that of the new"),
         (nn.BatchNorm1d(1).momentum, "torch's default"),
         (0.9, "ONNX's default"),
         (1, "As a per cent"),
@@ -228,9 +216,9 @@ WRONG_ANSWERS = {
         ("shuffle", "Shuffled they are"),
     ],
     "mend_the_momentum": [
-        (lambda x, old, p: moved_mean(x, old, 1 - p), "weights are swapped"),
+        (lambda x, old, p: moved_mean(x, old, 1 - p), "shares are swapped"),
         (lambda x, old, p: moved_mean(x, 0 * old, p), "The old value is missing"),
-        (lambda x, old, p: moved_mean(x, old, p) + p * old, "keeps its full weight"),
+        (lambda x, old, p: moved_mean(x, old, p) + p * old, "stays as a whole"),
         (lambda x, old, p: moved_mean(x, old, 1.0), "new batch alone"),
         (lambda x, old, p: (1 - p) * old + p * x.mean(), "each channel has a mean of its own"),
         (lambda x, old, p: moved_mean(x * len(x), old, p), "the sum of the batch"),
@@ -244,7 +232,7 @@ WRONG_ANSWERS = {
             lambda x, old, p: p * old + (1 - p) * x.var(dim=(0, 2), correction=0),
             "Look at the variance",
         ),
-        (lambda x, old, p: moved_var(x, old, 1 - p), "the weights were right before"),
+        (lambda x, old, p: moved_var(x, old, 1 - p), "the shares were right before"),
         (lambda x, old, p: (1 - p) * old + p * x.std(dim=(0, 2)), "the standard deviation"),
         (lambda x, old, p: moved_var(x, old, 1.0), "new batch alone"),
         (lambda x, old, p: (1 - p) * old + p * x.var(dim=2).mean(dim=0), "The samples are pooled"),

@@ -45,13 +45,17 @@ def find_who_needs_batch_mates():
     return needs
 
 
-def find_what_two_sizes_do():
-    """What LayerNorm([2, 3]) does with the images of the lesson."""
-    try:
-        nn.LayerNorm([2, 3])(torch.randn(5, 2, 3, 4))
-    except RuntimeError:
-        return "refuse the images"
-    return "pool h and w"
+def find_what_a_token_moves():
+    """The tokens of LayerNorm(4) that change when the middle one of sentence 0 is replaced."""
+    tokens = torch.randn(2, 3, 4)
+    changed = tokens.clone()
+    changed[0, 1] = torch.tensor([100.0, 0, 0, 0])
+    moved = (nn.LayerNorm(4)(changed) != nn.LayerNorm(4)(tokens)).any(-1).nonzero().tolist()
+    return {
+        ((0, 0), (0, 1), (0, 2)): "all tokens of sentence 0",
+        ((0, 1), (1, 1)): "the middle tokens of both sentences",
+        ((0, 1),): "that token alone",
+    }[tuple(map(tuple, moved))]
 
 
 def find_who_ignores_a_unit():
@@ -91,26 +95,28 @@ EVERY = (0, 1, 2, 3)
 IMAGE = (1, 2, 3)
 SQUARES = 16 + 1 + 25  # of the first row, around its mean of 5
 
-TOKENS = torch.randn(2, 3, 4)
+IMAGES = torch.randn(5, 2, 3, 4)
 
 RIGHT_ANSWERS = {
-    "sizes_or_axes": find_what_two_sizes_do(),
+    "means_of_slices": {
+        5: "5 means of 24 numbers",
+        10: "10 means of 12 numbers",
+        2: "2 means of 60 numbers",
+    }[torch.native_layer_norm(IMAGES, [3, 4], None, None, 1e-5)[1].numel()],
     "layernorm_weights": {
         (4,): "those of a row",
         (3,): "those of a column",
-        (4, 3): "none: each of the twelve has its own",
+        (4, 3): "none: each has its own",
     }[tuple(nn.LayerNorm(3).weight.shape)],
     "other_unit": find_who_ignores_a_unit(),
-    "means_of_tokens": {
-        2: "2: one per sentence",
-        4: "4: one per channel",
-        6: "6: one per token",
-    }[torch.native_layer_norm(TOKENS, [4], None, None, 1e-5)[1].numel()],
-    "layernorm_memory": "the same, per row" if [*nn.LayerNorm(4).buffers()] else "nothing",
+    "replaced_token": find_what_a_token_moves(),
+    "layernorm_memory": "one of each per feature"
+    if [*nn.LayerNorm(4).buffers()]
+    else "neither of them",
     "both_fit": {
         "n c l -> n l": "four channels at one position",
         "n c l -> n c": "four positions of one channel",
-        "n c l -> n": "all of a sample",
+        "n c l -> n": "all sixteen of one sample",
     }[name_pattern(nn.LayerNorm(4), (2, 4, 4), "n c l")],
     "pattern_of_token_weights": name_weight_pattern(nn.LayerNorm([3, 8]), (2, 3, 8), "n t c"),
     "means_before_the_last_axes": torch.native_layer_norm(
