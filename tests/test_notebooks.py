@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from normviz.exercises import EXERCISES, PREDICTIONS
-from tools.notebooks import LESSONS, read
+from tools.notebooks import FOLDER, LESSONS, read
 
 
 def code_cells(notebook):
@@ -140,6 +140,24 @@ def test_a_lesson_takes_as_long_as_it_says_and_no_sitting_is_too_long(name):
     for about, true in zip(said, counted, strict=True):
         assert abs(true / about - 1) <= 0.2
         assert max(about, true) <= (60 if len(said) == 1 else 45)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/teaching/README.md"])
+def test_a_list_of_the_lessons_says_how_long_they_take(page):
+    rows = (FOLDER.parent / page).read_text(encoding="utf-8").splitlines()
+    for name in LESSONS[1:]:
+        [row] = [row for row in rows if row.startswith(f"| [{name[:2]} ")]
+        assert f"| {' + '.join(map(str, minutes.stated(read(name))))}" in row
+
+
+def test_the_map_tells_one_sitting_from_two():
+    [rows] = [
+        prose.splitlines() for prose in prose_cells(read(LESSONS[0])) if "## The map" in prose
+    ]
+    for name in LESSONS[1:]:
+        [row] = [row for row in rows if f"({name})" in row]
+        said = minutes.stated(read(name))
+        assert row.endswith(f"| {said[0] if len(said) == 1 else 'two sittings'} |")
 
 
 @lesson
