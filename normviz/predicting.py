@@ -1,5 +1,6 @@
 """A prediction: a choice to click before the cell that tells."""
 
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -53,6 +54,9 @@ class Choices(AnyWidget, Commitment):
 def predict(*choices: str) -> Choices:
     """Show radio buttons, to commit to one of several outcomes, for ``check`` in the next cell.
 
+    Asked again with the same choices, it shows what was recorded: a click makes its cell the
+    active one, which Shift + Enter then runs once more.
+
     Args:
         choices: two or more, no two of them alike.
 
@@ -67,6 +71,9 @@ def predict(*choices: str) -> Choices:
     """
     if len({*choices}) < max(2, len(choices)):
         raise ValueError(f"choices must be two or more, no two of them alike: got {choices}.")
-    made = Choices(choices)
-    display(made)
-    return made
+    asked = _asked(choices)
+    display(asked)
+    return asked
+
+
+_asked = cache(Choices)

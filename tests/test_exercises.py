@@ -19,6 +19,7 @@ from normviz import check, hint, predict, solution
 from normviz.checking import QUESTIONS
 from normviz.exercises import EXERCISES, PREDICTIONS
 from normviz.judging import Verdict
+from normviz.predicting import Choices
 
 RIGHT, NOT_YET, NOT_ATTEMPTED = "right", "not yet", "not attempted yet"
 NOT_SO = "not so"
@@ -120,7 +121,7 @@ def test_a_prediction_has_an_answer_with_its_reason_and_a_hint_that_keeps_the_se
 def choices():
     """The first prediction with a choice: its name, and a choice that is still open."""
     name = next(name for name, asked in PREDICTIONS.items() if asked.choices)
-    return name, predict(*PREDICTIONS[name].choices)
+    return name, Choices(tuple(PREDICTIONS[name].choices))
 
 
 def test_a_choice_that_nobody_has_clicked_is_not_attempted_and_stays_open(choices):
@@ -139,6 +140,12 @@ def test_what_was_chosen_is_quoted_and_stays_once_it_was_judged(choices):
     assert verdict.status == NOT_SO
     assert verdict.text == f"You said: {wrong}. {PREDICTIONS[name].wrong[wrong]}"
     assert chosen.judged
+
+
+def test_a_cell_that_is_run_again_keeps_what_was_recorded_there():
+    predict("first of these", "second of these").recorded = "second of these"
+    assert predict("first of these", "second of these").commit() == "second of these"
+    assert predict("second of these", "first of these").commit() is None
 
 
 def test_a_page_without_a_kernel_has_the_same_choices_to_click(choices):

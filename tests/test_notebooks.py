@@ -130,6 +130,13 @@ def test_a_lesson_asks_for_six_to_eight_predictions_and_calls_nothing_else_one(n
     assert (6 if name != LESSONS[0] else 1) <= asked <= 8
 
 
+@lesson
+def test_no_two_predictions_of_a_lesson_share_their_choices(name):
+    cells = [choice.source for _, choice, *_ in predictions_of(read(name)).values()]
+    choices = [cell.partition("predict")[2] for cell in cells if "predict(" in cell]
+    assert len({*choices}) == len(choices) > 0
+
+
 def test_every_prediction_is_asked_in_a_lesson():
     assert {asked for name in LESSONS for asked in predictions_of(read(name))} == set(PREDICTIONS)
 
