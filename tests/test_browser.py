@@ -304,6 +304,9 @@ def test_a_prediction_is_clicked_and_judged_by_the_next_cell_above_a_folded_answ
     choice.get_by_role("radio").first.focus()
     page.keyboard.press("Space")
     expect(choice).to_contain_text("Recorded.")
+    choice.locator(".cm-content").press("Shift+Enter")  # runs again, as after a click
+    expect(choice).to_contain_text("Recorded.")
+    expect(choice.get_by_role("radio").first).to_be_checked()
     telling.locator(".cm-content").press("Shift+Enter")
     expect(telling).to_contain_text("You said: ")
     expect(choice.get_by_role("radio").first).to_be_disabled()
