@@ -159,7 +159,6 @@ TAUGHT = {
     ],
     "Q2: is momentum 0.1 the 0.9 of Keras and ONNX? What does Flax store?": [
         ("03", "other-words", "momentum=0.9"),
-        ("03", "rule-elsewhere", "0.9 * 0 + (1 - 0.9) * 3"),
         ("03", "other-variance", "a.var()"),
         ("03", "other-eps", "(1e-3, 1e-5)"),
     ],
@@ -169,7 +168,7 @@ TAUGHT = {
         ("03", "sorted-within", "within + between"),
     ],
     "Q4: why is eval so much worse, and a batch of 1 unlike a batch of 32?": [
-        ("05", "too-few-steps", "measure(young.eval())"),
+        ("05", "too-few-steps", "measure(model)"),
         ("05", "one-or-32", "new_days[:32]"),
         ("05", "same-batch-twice", "nn.Dropout(0.5)"),
         ("05", "start-and-lag", "without_start(again)"),
@@ -192,7 +191,7 @@ TAUGHT = {
     ],
     "Q8: (N, C, L) or (N, L, C)? And if both fit?": [
         ("02", "batchnorm-refused", "nn.BatchNorm1d(4), tokens"),
-        ("02", "batchnorm-silent", "both_fit"),
+        ("02", "batchnorm-silent", "square_tokens"),
     ],
     "Q9: do padded positions pollute the statistics?": [
         ("05", "padding-more", "pad(padded"),
@@ -226,7 +225,7 @@ TAUGHT = {
     "Q16: why two passes, when E[x²] − E[x]² takes one? And are two passes exact?": [
         ("04", "shortcut", "by_squares(x)"),
         ("04", "exactness", "two_passes(x.double())"),
-        ("04", "rounded-mean", "centred.mean()"),
+        ("04", "exactness", "two_passes(x - x.mean())"),
     ],
 }
 CELLS = [(claim, *cell) for claim, cells in TAUGHT.items() for cell in cells]

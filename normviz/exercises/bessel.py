@@ -91,8 +91,8 @@ PREDICTIONS: dict[str, Prediction] = {
     "group_of_one": Prediction(
         "only zeros",
         {
-            "an error, as from BatchNorm": "BatchNorm has such a check. GroupNorm's check counts "
-            "the rows in, so two rows pass it.",
+            "only −1 and 1": "So it would be if the two rows shared a mean in each column, as in "
+            "BatchNorm. GroupNorm pools no rows: here, each number is alone with its mean.",
             "the rows as they are": "The mean of a single number is that number, and the layer "
             "subtracts it.",
         },

@@ -123,18 +123,24 @@ EXERCISES = {
             [
                 (
                     2,
-                    "2 is the number of samples. BatchNorm does not keep samples apart: it pools them.",
+                    "2 is the number of samples. BatchNorm does not keep them apart: it averages them together.",
                 ),
-                (4, "4 is the number of positions. They are pooled: which axis is left?"),
+                (
+                    4,
+                    "4 is the number of positions. They are averaged together: which axis is left?",
+                ),
                 (6, "6 is one per sample and channel. All samples of a channel share one mean."),
                 (8, "8 is how many numbers feed each mean. How many means are there?"),
-                (12, "12 is one per channel and position. The positions are pooled, too."),
+                (
+                    12,
+                    "12 is one per channel and position. The positions are averaged together, too.",
+                ),
                 (24, "24 is how many numbers there are in all. Several of them share a mean."),
                 (1, "1 would be a mean over everything. BatchNorm keeps the channels apart."),
             ],
         ),
         praise="One mean per channel, and x has three channels.",
-        hint="BatchNorm keeps one of the axes apart, and pools the others. "
+        hint="BatchNorm keeps one of the axes apart, and what lies along the others is averaged together. "
         "Which of the sizes in (2, 3, 4) could it be?",
         solution="3. x has shape (2, 3, 4), the second axis holds the channels, and there is one "
         "mean per channel.",

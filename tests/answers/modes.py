@@ -110,9 +110,9 @@ DAYS += 15 + 10 * WARM[:, None, None]
 class Trained:
     """A small model after some steps, and the average of its weights."""
 
-    def __init__(self, steps):
+    def __init__(self, steps, seed=0):
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             layers = nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(40, 2)
             self.model = nn.Sequential(nn.Conv1d(1, 4, kernel_size=3), *layers)
             self.average = copy.deepcopy(self.model)
@@ -162,16 +162,21 @@ def find_unchanged():
 
 def take_out_the_start():
     """Debiased as Adam debiases its averages: what is left is the lag."""
-    model = Trained(15).model
-    training, before = measure(model, training=True), measure(model)
-    left = 0.9**15
-    model[1].running_mean /= 1 - left
-    model[1].running_var = (model[1].running_var - left) / (1 - left)
-    after = measure(model)
-    if after < before + 0.01:
-        return "about 0.67, as it was"
-    short = after < training - 0.02
-    return "between 0.67 and 0.97" if short else "about 0.97, as in training mode"
+    left, gained, short = 0.9**15, [], []
+    for seed in range(6):
+        model = Trained(15, seed).model
+        training, before = measure(model, training=True), measure(model)
+        model[1].running_mean /= 1 - left
+        model[1].running_var = (model[1].running_var - left) / (1 - left)
+        gained.append(measure(model) > before)
+        short.append(measure(model) < training - 0.05)
+    if not all(gained):
+        return "some better, some worse, by chance alone"
+    return (
+        "all better, some still clearly below it"
+        if any(short)
+        else "all as good as in training mode"
+    )
 
 
 def measure_the_average():
