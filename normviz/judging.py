@@ -60,8 +60,7 @@ def undisturbed() -> Iterator[None]:
     """torch as in a new kernel, whatever was set before, and all of it back afterwards."""
     dtype = torch.get_default_dtype()
     with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
+        torch.inference_mode(False),  # and gradients on
         torch.autocast("cpu", enabled=False),
         torch.device("cpu"),
     ):
@@ -168,8 +167,7 @@ def judge_function(
 
     def outcome(function: Callable, arguments: tuple):
         own = copies(arguments)
-        with undisturbed():  # also by what another call has set
-            return observe(function, *own) if observe else function(*own)
+        return observe(function, *own) if observe else function(*own)
 
     def is_known(wrong: Callable, arguments: tuple, given: np.ndarray) -> bool:
         try:
@@ -180,12 +178,12 @@ def judge_function(
     def judge(answer) -> Verdict | None:
         if not callable(answer):
             return not_yet(f"The answer is a function: got {_brief(answer)}.")
+        answer = undisturbed()(answer)  # nor does one call disturb the next
         for case in cases():
             arguments = case if isinstance(case, tuple) else (case,)
             where = f"on an input of shape {tuple(arguments[0].shape)}"
             try:
-                with undisturbed():
-                    given = answer(*copies(arguments))
+                given = answer(*copies(arguments))
                 if observe and not is_untouched(given):
                     given = outcome(answer, arguments)
             except KeyboardInterrupt:  # of the learner, who waits no longer

@@ -10,8 +10,9 @@ import matplotlib
 import numpy as np
 import pytest
 from cycler import cycler
-from matplotlib import pyplot, style
+from matplotlib import pyplot
 from matplotlib.patheffects import withStroke
+from matplotlib.style import library
 from reading import SVG, page_of, shown, style_of
 
 from normviz import labs
@@ -107,7 +108,7 @@ def test_a_plot_that_failed_halfway_starts_clean():
 
 
 STYLES = ("dark_background", "ggplot", "seaborn-v0_8-talk", "fivethirtyeight", "Solarize_Light2")
-SETTINGS = {name: style.library[name] for name in STYLES}
+SETTINGS = {name: library[name] for name in STYLES}
 SETTINGS["letters"] = {"font.size": 30, "font.family": "serif", "font.weight": "bold"}
 SETTINGS["TeX"] = {"text.usetex": True, "text.parse_math": True, "svg.fonttype": "path"}
 SETTINGS["sketch"] = {"path.sketch": (1, 100, 2), "path.effects": [withStroke(linewidth=4)]}

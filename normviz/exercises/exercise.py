@@ -1,9 +1,9 @@
 """What a question of a lesson is made of; the question itself stands there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from normviz.judging import Judge, judge_choice, judge_numbers
+from normviz.judging import Judge, judge_choice
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,25 @@ class Prediction:
     """What a cell will show, asked before it runs.
 
     Attributes:
-        right: one of the choices; or a number, or a tuple of them.
-        wrong: each wrong choice, and what is to be said of it; for numbers, pairs of both.
+        right: what comes out, as one of the choices.
+        wrong: the other choices, and what is to be said of each.
         praise: why the right one is right.
     """
 
-    right: object
-    wrong: Mapping[str, str] | Sequence[tuple[object, str]]
+    right: str
+    wrong: Mapping[str, str]
     praise: str
     hint = "This is a prediction: say what you expect. A wrong one costs nothing, and teaches most."
 
     @property
     def choices(self) -> set[str]:
-        """What there is to choose from; nothing for numbers."""
-        return {self.right, *self.wrong} if isinstance(self.right, str) else set()
+        """What there is to choose from."""
+        return {self.right, *self.wrong}
 
     @property
     def judge(self) -> Judge:
         """How an answer is judged."""
-        judge = judge_choice if isinstance(self.right, str) else judge_numbers
-        return judge(self.right, self.wrong)
+        return judge_choice(self.right, self.wrong)
 
     @property
     def solution(self) -> str:
