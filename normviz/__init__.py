@@ -17,6 +17,7 @@ _HOME = {
     "Explanation": "explanation",
     "draw_slices": "slices",
     "draw_cubes": "cubes",
+    "draw_jacobian": "jacobian",
     "Picture": "picture",
     "predict": "predicting",
     "check": "checking",

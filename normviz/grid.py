@@ -38,8 +38,14 @@ class Axis:
         return [start - MARK_GAP // 2 for before, i, start in pairs if i != before + 1]
 
 
-def lay_out(shape: tuple[int, ...], names: tuple[str, ...], cell_width: int) -> list[Axis]:
-    """The axes on the page; those that are too long for it by their head and their tail.
+def lay_out(
+    shape: tuple[int, ...],
+    names: tuple[str, ...],
+    cell_width: int,
+    cell_height: int = CELL_HEIGHT,
+    max_cells: int = MAX_CELLS,
+) -> list[Axis]:
+    """The axes on the page, of at most so many cells; those too long for it by head and tail.
 
     The longest axis gives way first, down to two positions.
     """
@@ -47,10 +53,10 @@ def lay_out(shape: tuple[int, ...], names: tuple[str, ...], cell_width: int) -> 
     directions = DIRECTIONS[len(shape)]
     limits = [min(size, most[way]) for size, way in zip(shape, directions, strict=True)]
     while True:
-        axes = _place(shape, names, cell_width, limits)
+        axes = _place(shape, names, cell_width, cell_height, limits)
         too_wide = max(axis.extent for axis in axes if axis.across) > MAX_WIDTH
         too_high = prod(len(axis.shown) for axis in axes if not axis.across) > MAX_ROWS
-        too_many = prod(len(axis.shown) for axis in axes) > MAX_CELLS
+        too_many = prod(len(axis.shown) for axis in axes) > max_cells
         long = [
             k
             for k, axis in enumerate(axes)
@@ -61,9 +67,9 @@ def lay_out(shape: tuple[int, ...], names: tuple[str, ...], cell_width: int) -> 
         limits[max(long, key=lambda k: (limits[k], k))] -= 1
 
 
-def _place(shape, names, cell_width, limits) -> list[Axis]:
+def _place(shape, names, cell_width, cell_height, limits) -> list[Axis]:
     directions = DIRECTIONS[len(shape)]
-    extent = {">": cell_width, "v": CELL_HEIGHT}
+    extent = {">": cell_width, "v": cell_height}
     axes: list[Axis] = []
     for k in reversed(range(len(shape))):
         way = directions[k]

@@ -103,7 +103,7 @@ class _Page:
         left_out = _notes(self.axes, len(self.cells), slices)
         self.title, self.head = title, [_facts(x, reduction), *left_out, *notes]
 
-        self.left = _left_margin(self.axes)
+        self.left = left_margin(self.axes)
         self.chips = _Chips(self, top=36 + LINE * len(self.head))
         self.lines_top = self.chips.bottom + LINE
         lines = max(len(caption.lines) for caption in self.captions.values())
@@ -133,9 +133,9 @@ class _Page:
             svg_text(self.left, 20, self.title, "nv-title"),
             *(svg_text(self.left, 40 + LINE * i, line) for i, line in enumerate(self.head)),
             svg_text(self.left, hint_at, HINT, "nv-hint"),
-            *_draw_headers(self.axes, self.left, self.top),
+            *draw_headers(self.axes, self.left, self.top),
             *(self._draw_slice(label, lit=label == lit) for label in self.cells),
-            *_draw_gaps(self.axes, self.left, self.top, self.bottom),
+            *draw_gaps(self.axes, self.left, self.top, self.bottom),
         ]
         spelled = (f"{self.names[k]}: {'; '.join(self.captions[k].lines)}" for k in self.cells)
         spoken = f"{self.title}. {self.head[0]}"
@@ -273,7 +273,8 @@ def _arrow(axis: Axis) -> str:
     return f"{WORDS.get(axis.name, axis.name)} →"
 
 
-def _left_margin(axes) -> int:
+def left_margin(axes) -> int:
+    """Room for the names of rows, and of axes."""
     labels = []
     for axis in axes:
         if _has_header(axis, len(axes)):
@@ -281,7 +282,8 @@ def _left_margin(axes) -> int:
     return 14 + round(LETTER * max(map(len, labels)))
 
 
-def _draw_headers(axes, left, top):
+def draw_headers(axes, left, top):
+    """Names of positions, above and beside the cells."""
     headers = [axis for axis in axes if _has_header(axis, len(axes))]
     across = [axis for axis in headers if axis.across]
     for line, axis in enumerate(reversed(across)):
@@ -297,7 +299,7 @@ def _draw_headers(axes, left, top):
                 yield svg_text(left - 8, top + at + axis.pitch / 2 + 4, label, anchor="end")
 
 
-def _draw_gaps(axes, left, top, bottom):
+def draw_gaps(axes, left, top, bottom):
     """Dotted lines where positions are left out."""
     right = left + max(axis.extent for axis in axes if axis.across)
     path = "".join(
