@@ -3,7 +3,6 @@
 from math import log2
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
@@ -12,7 +11,7 @@ from torch import distributed
 import normviz
 from benchmarks.compare import Row, Section, Spread
 from benchmarks.report import in_markdown, three_digits
-from tools.workers import together
+from normviz.workers import together
 
 CHANNELS = (64, 512)
 SIZES = (2, 3, 4, 8)  # how many workers
@@ -72,8 +71,7 @@ def measure(*, quick: bool = False) -> Section:
     rows = []
     for channels in CHANNELS:
         for size in SIZES[: 2 if quick else None]:
-            with TemporaryDirectory() as folder:
-                found = together(steps, size, folder, channels, 10 if quick else 100)
+            found = together(steps, size, channels, 10 if quick else 100)
             what = f"SyncBatchNorm({channels}), {size} workers, a step of training"
             own = bytes_of(size, channels)
             sent = Spread.of([worker["sent"] / own for worker in found])

@@ -25,6 +25,7 @@ SLOW = [
     "test_newcomer",
     "test_traced",
     "test_sync_batch_norm",
+    "test_workers",
     "test_lab_speed",
     "test_layer_speed",
     "test_picture_speed",

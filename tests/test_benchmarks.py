@@ -16,8 +16,8 @@ from nbformat.v4 import new_notebook
 from benchmarks import browser, compare, layers, lessons, pictures, run, workers
 from benchmarks.compare import Row, Section, Spread, in_turns
 from benchmarks.report import HEAD, Report
+from normviz.workers import together
 from tools.notebooks import LESSONS, Run, read
-from tools.workers import together
 
 FOLDER = Path(run.__file__).parent
 RESULTS = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
@@ -151,9 +151,9 @@ def test_lessons_are_multiples_of_a_notebook_that_only_imports(monkeypatch):
     assert costs["`import normviz`"] == len("import normviz") / len("import numpy")
 
 
-def test_what_workers_send_is_what_was_worked_out(tmp_path):
+def test_what_workers_send_is_what_was_worked_out():
     assert workers.bytes_of(2, 3) == 8 * 7 + 8 * 6
     assert workers.bytes_of(3, 1) == 2 * 8 * 3 + 2 * 2 / 3 * 8 * 2
     own = workers.bytes_of(2, 5000)
-    for worker in together(workers.steps, 2, tmp_path, 5000, 5):
+    for worker in together(workers.steps, 2, 5000, 5):
         assert workers.traffic() == 0 or own <= worker["sent"] < 1.2 * own

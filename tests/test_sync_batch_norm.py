@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 import normviz
 from normviz import SyncBatchNorm
 from normviz.moments import Moments
-from tools.workers import together
+from normviz.workers import together
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
 
@@ -50,8 +50,8 @@ def every_case(rank, size):
 
 
 @pytest.fixture(scope="module", params=SIZES)
-def workers(request, tmp_path_factory):
-    return together(every_case, request.param, tmp_path_factory.mktemp("workers"))
+def workers(request):
+    return together(every_case, request.param)
 
 
 @pytest.mark.parametrize("case", range(len(CASES)), ids=lambda i: f"{CASES[i]}")
@@ -122,8 +122,8 @@ def _own_group(rank):
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory):
-    return together(odd_ones, 2, tmp_path_factory.mktemp("odd"))
+def odd():
+    return together(odd_ones, 2)
 
 
 def test_what_is_too_little_alone_may_be_enough_together(odd):
@@ -162,8 +162,8 @@ def one_fails(rank, size):
         return str(error)
 
 
-def test_a_worker_that_is_gone_leaves_nobody_waiting(tmp_path):
-    told, _ = together(one_fails, 2, tmp_path, seconds=5)
+def test_a_worker_that_is_gone_leaves_nobody_waiting():
+    told, _ = together(one_fails, 2, seconds=5)
     assert told.startswith("SyncBatchNorm needs every worker of its group")
 
 
@@ -196,8 +196,8 @@ def learn(models, parts):
                 parameter -= 0.1 * average
 
 
-def test_in_a_model_they_learn_as_one_and_plain_layers_keep_what_the_first_worker_saw(tmp_path):
-    found = together(in_a_model, 2, tmp_path)
+def test_in_a_model_they_learn_as_one_and_plain_layers_keep_what_the_first_worker_saw():
+    found = together(in_a_model, 2)
     one, apart = a_model(), [a_model(), a_model()]
     for x in batches((6, 2))[:3]:
         learn([one], [x])

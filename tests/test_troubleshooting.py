@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader
 
 import normviz
 from normviz import Reduction, check, draw_slices, explain, labs, normalize
-from tools.workers import together
+from normviz.workers import together
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -851,8 +851,7 @@ def of_workers(rank, size):
 
 @shows("After training on several", "`SyncBatchNorm expected", "After `convert_sync")
 def the_first_worker_counts_unless_buffers_are_averaged():
-    with TemporaryDirectory() as folder:
-        first, second = together(of_workers, 2, folder)
+    first, second = together(of_workers, 2)
     assert (first[:3], second[:3]) == ([7.5, 7.5, 11.25], [7.5, 15, 11.25])
     assert first[3].startswith("SyncBatchNorm expected input tensor to be on GPU")
     assert first[4] < -0.5 < 0.5 < second[4]
