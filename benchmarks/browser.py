@@ -150,6 +150,8 @@ MODE = ("eval", "train")
 SHAPE = ("n, samples", "c, channels", "h, rows", "w, columns")
 SHOWN, BY = ("output", "input"), ("weight", "statistic")
 TRACKED, GIVEN = ("False", "True"), ("set afterwards", "given to the constructor")
+OF_WORKERS = ("workers", "samples in all", "drift from one to the next")
+PARTS, SYNC = ("last one smaller", "equal"), ("on", "off")
 OF_MOMENTUM = ("slide momentum", "batches", "batch size", "drift")
 RIVALS = {
     "`interact` and `plt.show`, plots as in Bessel": INTERACT_BESSEL,
@@ -163,6 +165,7 @@ WAYS: dict[str, tuple[float | None, list[Move]]] = {
     "momentum lab": (2.5, controls("labs.momentum_lab()", *OF_MOMENTUM, MODE)),
     "Bessel lab": (PLOT, controls("labs.bessel_lab()", "m, numbers in a sample", "samples")),
     "linearity lab": (PLOT, controls("labs.linearity_lab()", "a", "b", "ε", MODE)),
+    "workers lab": (2.5, controls("labs.workers_lab()", *OF_WORKERS, PARTS, SYNC)),
     **{name: (None, [Move(cell, output="img")]) for name, cell in RIVALS.items()},
 }
 DRAW = "draw_slices(np.random.default_rng(0).standard_normal({}, np.float32), 'n c h w -> c')"

@@ -35,6 +35,8 @@ REFUSED = {
     "batch of one": (partial(labs.momentum_lab, batch_size=1), "more than 1 value per channel"),
     "sample of one": (partial(labs.bessel_lab, m=1), "m must be at least 2"),
     "one value": (partial(labs.modes_lab, batch="one value"), "more than 1 value per channel"),
+    "one each": (partial(labs.workers_lab, workers=8), "more than 1 value per channel"),
+    "none": (partial(labs.workers_lab, workers=3, samples=2), "Every worker needs a sample"),
     "lengths": (partial(labs.linearity_lab, x1=(1, 2)), "equally many numbers"),
     "a list of one": (partial(labs.linearity_lab, x1=[1], x2=[2]), "more than 1 value per channel"),
 }
@@ -43,6 +45,7 @@ OTHER_SETTINGS = {
     "bessel_lab": {"m": 20, "draws": 10_000, "distribution": "skewed"},
     "modes_lab": {"training": False, "set_after": True, "batch": "shifted"},
     "linearity_lab": {"a": 2.0, "b": -1.5, "eps": 1.0, "training": False},
+    "workers_lab": {"workers": 3, "samples": 30, "parts": "unequal", "drift": 1.0, "sync": True},
 }
 
 every_lab = pytest.mark.parametrize("open_lab", LABS.values(), ids=LABS)

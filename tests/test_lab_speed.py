@@ -16,6 +16,7 @@ MOVES = {
     "momentum_lab": ("drift", [0.1, 0.0], 1.12),
     "bessel_lab": ("m", [6, 5], 0.54),
     "linearity_lab": ("a", [0.5, 1.0], 0.51),
+    "workers_lab": ("drift", [1.0, 2.0], 0.8),
 }
 
 

@@ -5,5 +5,6 @@ from normviz.labs.linearity import linearity_lab
 from normviz.labs.modes import modes_lab
 from normviz.labs.momentum import momentum_lab
 from normviz.labs.shapes import shape_lab
+from normviz.labs.workers import workers_lab
 
-__all__ = ["bessel_lab", "linearity_lab", "modes_lab", "momentum_lab", "shape_lab"]
+__all__ = ["bessel_lab", "linearity_lab", "modes_lab", "momentum_lab", "shape_lab", "workers_lab"]
