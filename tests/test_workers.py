@@ -50,7 +50,9 @@ def sleep(rank, size):
 def nobody_stays(tmp_path, monkeypatch):
     """What was started has ended, and nothing lies about."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    start = time.monotonic()
     yield
+    assert time.monotonic() - start < 50  # a task that sleeps is not waited for
     assert multiprocessing.active_children() == []
     assert [*tmp_path.glob("normviz-*")] == []
 
