@@ -118,19 +118,24 @@ def _wait_for(workers: list, folder: Path, seconds: float) -> None:
         for worker in map(running.pop, ended):
             worker.join()
             if worker.exitcode:
-                raise _first_error(workers, folder) or RuntimeError(
-                    f"Worker {workers.index(worker)} died without a word: exit code "
-                    f"{worker.exitcode}."
-                )
+                raise _what_went_wrong(workers, folder)
 
 
-def _first_error(workers: list, folder: Path) -> BaseException | None:
-    """What went wrong first; others only miss the one that failed."""
+def _what_went_wrong(workers: list, folder: Path) -> BaseException:
+    """The error that came first; others only miss the worker that failed."""
+    codes = {rank: worker.exitcode for rank, worker in enumerate(workers) if worker.exitcode}
     files = sorted(folder.glob("*.error"), key=lambda file: file.stat().st_mtime_ns)
-    if not files:
-        return None
-    error, told = pickle.loads(files[0].read_bytes())
-    error.add_note(f"Raised on worker {files[0].stem} of 0 to {len(workers) - 1}:\n{told}")
+    error = _told_in(files[0], len(workers) - 1) if files else None
+    for rank in codes.keys() - {int(file.stem) for file in files}:
+        dead = RuntimeError(f"Worker {rank} died without a word: exit code {codes[rank]}.")
+        dead.__cause__ = error
+        return dead
+    return error
+
+
+def _told_in(file: Path, last: int) -> BaseException:
+    error, told = pickle.loads(file.read_bytes())
+    error.add_note(f"Raised on worker {file.stem} of 0 to {last}:\n{told}")
     if isinstance(error, NameError):
         error.add_note("A worker knows nothing of the notebook: import it inside the task.")
     return error
