@@ -150,6 +150,9 @@ MODE = ("eval", "train")
 SHAPE = ("n, samples", "c, channels", "h, rows", "w, columns")
 SHOWN, BY = ("output", "input"), ("weight", "statistic")
 TRACKED, GIVEN = ("False", "True"), ("set afterwards", "given to the constructor")
+OF_RELATIVES = (*SHAPE, "outlier's n", "outlier's c", "outlier's h", "outlier's w", "outlier: plus")
+CHANGED = ("output", "change")
+DETACHED = ("detached", "in the gradient")
 OF_WORKERS = ("workers", "samples in all", "drift from one to the next")
 PARTS, SYNC = ("last one smaller", "equal"), ("on", "off")
 OF_MOMENTUM = ("slide momentum", "batches", "batch size", "drift")
@@ -165,6 +168,8 @@ WAYS: dict[str, tuple[float | None, list[Move]]] = {
     "momentum lab": (2.5, controls("labs.momentum_lab()", *OF_MOMENTUM, MODE)),
     "Bessel lab": (PLOT, controls("labs.bessel_lab()", "m, numbers in a sample", "samples")),
     "linearity lab": (PLOT, controls("labs.linearity_lab()", "a", "b", "ε", MODE)),
+    "gradient lab": (2.5, controls("labs.gradient_lab()", "weight γ", "ε", MODE, DETACHED)),
+    "relatives lab": (PICTURE, controls("labs.relatives_lab()", *OF_RELATIVES, MODE, CHANGED)),
     "workers lab": (2.5, controls("labs.workers_lab()", *OF_WORKERS, PARTS, SYNC)),
     **{name: (None, [Move(cell, output="img")]) for name, cell in RIVALS.items()},
 }

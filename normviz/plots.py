@@ -24,6 +24,7 @@ DASHES = ((), (3.7, 1.6), (6.4, 1.6, 1, 1.6), (6, 1, 1, 1, 1, 1))  # in widths o
 DOTTED = (1, 1.65)
 HATCHES = ("", "//", "..", "xx")
 SPACE = 6  # points between two labels
+GIVEN = 12  # points that axes give away to a name or long numbers beside them
 MOST_BARS = 2000  # of more, none could be seen
 
 
@@ -65,7 +66,7 @@ class Plot:
         handles, names = self.axes[0].get_legend_handles_labels()
         if names:  # below the axes, where the legend hides nothing
             self.figure.legend(handles, names, **LEGEND, ncols=len(names))
-        if any(axes.get_ylabel() for axes in self.axes):
+        if any(axes.get_ylabel() for axes in self.axes) or _has_long_ticks(self.axes[0]):
             self.figure.subplots_adjust(left=75 / self._width)
         self.figure.subplots_adjust(bottom=(80 if names else 50) / self._height)
 
@@ -195,18 +196,37 @@ def draw_histograms(
     return plot.picture(text or "; ".join(facts))
 
 
-def add_bars(axes: Axes, series: Mapping[str, Sequence[float]], labels: Sequence) -> None:
-    """Add the bars of each series, side by side over the labels; a name "" needs no legend."""
-    places, width = np.arange(len(labels)), 0.8 / len(series)
+def add_bars(
+    axes: Axes,
+    series: Mapping[str, Sequence[float] | None],
+    labels: Sequence,
+    starts: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Add the bars of each series, side by side over the labels; a name "" needs no legend.
+
+    Args:
+        axes: where to.
+        series: name → how long its bars are, upwards or downwards; None → it is left out, and
+            the others keep their looks.
+        labels: below the bars.
+        starts: name → where its bars start; from 0, if not given.
+    """
+    looks = {name: _style(i) for i, name in enumerate(series)}
+    series = {name: values for name, values in series.items() if values is not None}
+    places, width, starts = np.arange(len(labels)), 0.8 / len(series), starts or {}
     for i, (name, values) in enumerate(series.items()):
         left = places - 0.4 + i * width
         edges = np.stack([left, left + width], axis=1).ravel()
-        heights = np.stack([values, np.zeros(len(values))], axis=1).ravel()[:-1]  # and a gap
-        colour, _, hatch = _style(i)
+        high = _with_gaps(np.add(starts.get(name, 0), values))
+        low = _with_gaps(starts[name]) if name in starts else 0
+        colour, _, hatch = looks[name]
         # One path for all bars: a patch for each would take several times as long.
-        axes.stairs(heights, edges, fill=True, color=colour, hatch=hatch, label=_entry(name))
+        look = {"color": colour, "hatch": hatch, "label": _entry(name)}
+        bars = axes.stairs(high, edges, baseline=low, fill=True, **look)
+        bars.sticky_edges.y[:] = [0]  # alone: there is room beyond any other end
     texts = [str(label) for label in labels]
-    room = axes.get_window_extent().width / (LETTER * max(map(len, texts)) + SPACE)
+    width = axes.get_window_extent().width - GIVEN  # numbers beside them may need it
+    room = width / (LETTER * max(map(len, texts)) + SPACE)
     every = max(1, ceil(len(texts) / room))
     axes.set_xticks(places[::every], texts[::every])
     axes.grid(visible=False, axis="x")
@@ -238,6 +258,18 @@ def add_histograms(
     top = max(column.get_ylim()[1] for column in axes)
     for column in axes:
         column.set_ylim(0, top)
+
+
+def _has_long_ticks(axes: Axes) -> bool:
+    """Whether a number beside the axes, such as −0.002, needs more room than most."""
+    axis = axes.yaxis
+    ticks = axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
+    return max(map(len, ticks), default=0) > 5
+
+
+def _with_gaps(ends: Sequence[float]) -> np.ndarray:
+    """Of bars, with a 0 between each two."""
+    return np.stack([ends, np.zeros(len(ends))], axis=1).ravel()[:-1]
 
 
 def _style(i: int) -> tuple:

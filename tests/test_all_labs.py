@@ -36,7 +36,14 @@ REFUSED = {
     "sample of one": (partial(labs.bessel_lab, m=1), "m must be at least 2"),
     "one value": (partial(labs.modes_lab, batch="one value"), "more than 1 value per channel"),
     "one each": (partial(labs.workers_lab, workers=8), "more than 1 value per channel"),
+    "groups": (partial(labs.relatives_lab, "GroupNorm", groups=3), "num_groups must divide"),
+    "a batch of one": (
+        partial(labs.relatives_lab, shape=(1, 4, 1, 1)),
+        "more than 1 value per channel",
+    ),
     "none": (partial(labs.workers_lab, workers=3, samples=2), "Every worker needs a sample"),
+    "a g too long": (partial(labs.gradient_lab, g=(1, 0, 0, 0)), "equally many numbers"),
+    "a channel of one": (partial(labs.gradient_lab, x=[1], g=[1]), "more than 1 value per channel"),
     "lengths": (partial(labs.linearity_lab, x1=(1, 2)), "equally many numbers"),
     "a list of one": (partial(labs.linearity_lab, x1=[1], x2=[2]), "more than 1 value per channel"),
 }
@@ -45,6 +52,14 @@ OTHER_SETTINGS = {
     "bessel_lab": {"m": 20, "draws": 10_000, "distribution": "skewed"},
     "modes_lab": {"training": False, "set_after": True, "batch": "shifted"},
     "linearity_lab": {"a": 2.0, "b": -1.5, "eps": 1.0, "training": False},
+    "gradient_lab": {
+        **{"layer": "RMSNorm", "weight": 2.0, "eps": 1.0},
+        **{"training": False, "detached": True},
+    },
+    "relatives_lab": {
+        **{"layer": "GroupNorm", "shape": (3, 6, 2, 1), "outlier": (2, 5, 1, 0), "size": -20.0},
+        **{"groups": 3, "training": False, "show": "output"},
+    },
     "workers_lab": {"workers": 3, "samples": 30, "parts": "unequal", "drift": 1.0, "sync": True},
 }
 

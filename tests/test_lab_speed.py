@@ -16,6 +16,8 @@ MOVES = {
     "momentum_lab": ("drift", [0.1, 0.0], 1.12),
     "bessel_lab": ("m", [6, 5], 0.54),
     "linearity_lab": ("a", [0.5, 1.0], 0.51),
+    "gradient_lab": ("weight", [1.5, 1.0], 0.45),
+    "relatives_lab": ("size", [20.0, 10.0], 0.12),
     "workers_lab": ("drift", [1.0, 2.0], 0.8),
 }
 

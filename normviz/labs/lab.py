@@ -20,11 +20,15 @@ from traitlets import TraitError
 
 from normviz.picture import Picture
 from normviz.refusals import RefusedInput
+from normviz.words import five_digits
 
 WITHOUT_KERNEL = (
     "<p><b>A lab stands here when a kernel runs:</b> open this lesson in JupyterLab, your own or "
     "one on Binder. The next picture shows one of its states.</p>"
 )
+
+
+LONGEST, LARGEST = 8, 1e6  # of a vector: how many numbers, and how large they may be
 
 
 class RuleBroken(ValueError):
@@ -76,6 +80,38 @@ def buttons(description: str, options: Sequence, value, width: int = 80) -> widg
     made.style.description_width = "initial"
     made.layout = widgets.Layout(width="max-content", margin="2px 24px 2px 12px")
     return made
+
+
+def vector_field(description: str, numbers: Sequence[float]) -> widgets.Text:
+    """A text field that holds a vector, as ``"1, 2, 6"``; ``numbers_in`` reads it."""
+    return widgets.Text(", ".join(f"{n:.17g}" for n in numbers), description=description)
+
+
+def numbers_in(control: widgets.Text) -> tuple[float, ...]:
+    """The numbers in a text field.
+
+    Raises:
+        RuleBroken: if it holds anything else.
+    """
+    try:
+        numbers = tuple(float(part) for part in control.value.split(","))
+        if not all(abs(number) <= LARGEST for number in numbers):  # nor for nan
+            raise ValueError
+    except ValueError:
+        raise RuleBroken(
+            f"{control.description} must be numbers with commas between them, such as 1, 2, 6, and "
+            f"none beyond {LARGEST:,.0f}: got {control.value!r}."
+        ) from None
+    return numbers
+
+
+def vector_in_words(values: Sequence[float], decimals: int = 4) -> str:
+    """A vector, rounded.
+
+    >>> vector_in_words([1, -0.5, 2 / 3])
+    '(1, −0.5, 0.6667)'
+    """
+    return f"({', '.join(five_digits(round(float(value), decimals)) for value in values)})"
 
 
 def train_or_eval(training: bool) -> widgets.ToggleButtons:

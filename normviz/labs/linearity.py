@@ -8,13 +8,22 @@ import torch
 
 from normviz.arithmetic import in_brackets
 from normviz.ink import INK, line_style
-from normviz.labs.lab import Lab, RuleBroken, View, opener, train_or_eval
+from normviz.labs.lab import (
+    LONGEST,
+    Lab,
+    RuleBroken,
+    View,
+    numbers_in,
+    opener,
+    train_or_eval,
+    vector_field,
+    vector_in_words,
+)
 from normviz.layers.batch_norm import BatchNorm1d
 from normviz.plots import Plot, add_bars
 from normviz.words import five_digits
 
 RUNNING_MEAN, RUNNING_VAR = 2.0, 4.0  # of the layer, from earlier training
-LONGEST, LARGEST = 8, 1e6  # of a vector: how many numbers, and how large they may be
 ROUNDING = 1e-9  # in double precision, what is smaller is no gap
 
 
@@ -52,7 +61,8 @@ def view_linearity(setting: LinearitySetting, plot: Plot) -> View:
         right.set_title("the gap: left side − right side")
         for axes in (left, right):
             axes.axhline(0, **line_style(INK, width=1))
-    text = f"T(a·x₁ + b·x₂) = {_vector(together)}; a·T(x₁) + b·T(x₂) = {_vector(apart)}"
+    left_side, right_side = map(vector_in_words, (together, apart))
+    text = f"T(a·x₁ + b·x₂) = {left_side}; a·T(x₁) + b·T(x₂) = {right_side}"
     return View(f"<p>{text}.<br>{_judge(setting, gap)}</p>", (plot.picture(text),))
 
 
@@ -94,10 +104,6 @@ def _judge(setting: LinearitySetting, gap: np.ndarray) -> str:
     return "No gap here. <b>One case that fits is no proof</b>: a linear T never has one."
 
 
-def _vector(values: np.ndarray) -> str:
-    return f"({', '.join(five_digits(round(float(value), 4)) for value in values)})"
-
-
 class LinearityLab(Lab):
     """An explorer: put a BatchNorm of one channel to the test of linearity.
 
@@ -130,10 +136,7 @@ class LinearityLab(Lab):
             widgets.FloatSlider(value, min=-3, max=3, step=0.1, description=name)
             for name, value in (("a", setting.a), ("b", setting.b))
         )
-        self.x1, self.x2 = (
-            widgets.Text(", ".join(f"{number:.17g}" for number in x), description=name)
-            for name, x in (("x₁", setting.x1), ("x₂", setting.x2))
-        )
+        self.x1, self.x2 = vector_field("x₁", setting.x1), vector_field("x₂", setting.x2)
         self.eps = widgets.FloatLogSlider(
             setting.eps, min=-8, max=2, step=0.5, description="ε", readout_format=".1e"
         )
@@ -150,29 +153,11 @@ class LinearityLab(Lab):
         Raises:
             RuleBroken: if a text is no vector.
         """
-        return super().values() | {"x1": _numbers(self.x1), "x2": _numbers(self.x2)}
+        return super().values() | {"x1": numbers_in(self.x1), "x2": numbers_in(self.x2)}
 
     def view(self) -> View:
         """Both sides of the equation."""
         return view_linearity(self.read(), self._plot)
-
-
-def _numbers(control: widgets.Text) -> tuple[float, ...]:
-    """The numbers in a text field.
-
-    Raises:
-        RuleBroken: if it holds anything else.
-    """
-    try:
-        numbers = tuple(float(part) for part in control.value.split(","))
-        if not all(abs(number) <= LARGEST for number in numbers):  # nor for nan
-            raise ValueError
-    except ValueError:
-        raise RuleBroken(
-            f"{control.description} must be numbers with commas between them, such as 1, 2, 6, and "
-            f"none beyond {LARGEST:,.0f}: got {control.value!r}."
-        ) from None
-    return numbers
 
 
 linearity_lab = opener(LinearityLab, "linearity_lab")
