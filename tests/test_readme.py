@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_every_lesson_is_on_the_map_and_can_be_launched_from_it():
     lessons = sorted(f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))
     rows = [line for line in README.splitlines() if re.match(r"\| \[\d\d ", line)]
-    assert len(lessons) == 7
+    assert len(lessons) == 10
     assert [re.search(r"\]\((notebooks/.*?)\)", row)[1] for row in rows] == lessons
     assert [re.search(r"\?labpath=(.*?)\)", row)[1] for row in rows] == lessons
 

@@ -1,5 +1,6 @@
 """The printable sheets: what they say is true in torch, and all of it is on the paper."""
 
+import json
 import re
 from collections import Counter
 from itertools import combinations, product
@@ -14,9 +15,10 @@ from pypdf import PdfReader
 from torch import nn
 from torch.testing import assert_close
 
+import normviz
 from normviz import plan_of
 from sheets import FOLDER, draw_sheets
-from sheets.figures import CURVES, TOKENS
+from sheets.figures import CURVES, GRADIENT, OUTLIER, RELATIVES, TOKENS, WORKERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -332,6 +334,67 @@ def test_06_ten_times_the_input_changes_nothing():
     assert f"norm(x) = ({shown})" in texts_of(ElementTree.fromstring(read(LESSONS[5])))
     assert "norm(10·x) is norm(x)" in answer_of("06")
     assert "norm(−x) is −norm(x)" in answer_of("06")
+
+
+def test_07_the_outlier_disturbs_as_many_as_are_told():
+    x = torch.randn(2, 4, 2, 2).double()
+    spoiled = x.clone()
+    spoiled[OUTLIER] = 99
+    disturbed = []
+    for name in RELATIVES:
+        kind, arguments = re.fullmatch(r"(\w+)\((.*)\)", name).groups()
+        made = getattr(nn, kind, None) or getattr(normviz, kind)
+        layer = made(*json.loads(f"[{arguments}]")).double()
+        moved = ((layer(spoiled) - layer(x)).abs() > 1e-9).numpy()
+        told = kind.removesuffix("2d")
+        assert f"{told} {moved.sum()}" in answer_of("07")
+        disturbed += [told] if moved[1 - OUTLIER[0]].any() else []
+        places = {*map(tuple, np.argwhere(moved).tolist())}
+        if told == "LocalResponseNorm":
+            assert places == {(1, c, 0, 0) for c in (0, 1, 2)}
+        if told == "GroupNorm":
+            assert {place[:2] for place in places} == {(1, 0), (1, 1)}
+    assert f"The other image: in {' and '.join(disturbed)} only." in answer_of("07")
+
+
+def test_08_the_terms_add_up_to_what_autograd_gives():
+    x, y, g = (torch.tensor(row).double() for row in GRADIENT.values())
+    x.requires_grad_()
+
+    def dx_of(layer):
+        layer.running_mean.fill_(3)
+        layer.running_var.fill_(4)
+        out = layer(x[:, None])[:, 0]
+        assert_close(out.detach(), y)
+        return torch.autograd.grad(out, x, g)[0]
+
+    def told(values):
+        return ", ".join(f"{value:.0f}".replace("-", "−") for value in values)
+
+    layer = nn.BatchNorm1d(1, eps=1e-12, affine=False).double()
+    mean, along, dx = g.mean(), (g * y).mean(), dx_of(layer)
+    sums = g - mean - y * along
+    assert_close(dx, sums / 2)
+    assert f"mean(g) = {mean:g}, mean(g · y) = {along:g}." in answer_of("08")
+    assert f"The sums are {told(sums)}, and dx is {told(dx)}. Both sums are 0" in answer_of("08")
+    assert abs(dx.sum()) < 1e-9 and abs((dx * y).sum()) < 1e-9
+    assert f"In eval, dx is g/σ: {told(dx_of(layer.eval()))}." in answer_of("08")
+
+
+def test_09_the_parts_join_into_the_whole():
+    parts = [torch.tensor(numbers).double() for numbers in WORKERS]
+    whole = torch.cat(parts)
+    told = [(len(x), x.mean().item(), x.var(correction=0).item()) for x in (*parts, whole)]
+    first, second, both = (", ".join(f"{number:g}" for number in row) for row in told)
+    assert f"{first} and {second}; together {both}." in answer_of("09")
+    within = sum(len(x) * x.var(correction=0) for x in parts) / len(whole)
+    between = sum(len(x) * (x.mean() - whole.mean()) ** 2 for x in parts) / len(whole)
+    assert f"Within {within:g} + between {between:g} = {told[2][2]:g}." in answer_of("09")
+    layer = nn.BatchNorm1d(1, affine=False, eps=1e-12).double()
+    alone, together = (layer(x[:, None])[x == 3][0].item() for x in (parts[0], whole))
+    assert f"The 3 comes out as {alone:.0f} alone, and as {together:.2f} with sync".replace(
+        "-", "−"
+    ) in answer_of("09")
 
 
 # On paper.

@@ -201,19 +201,34 @@ TAUGHT = {
         ("05", "accumulation-outputs", "large[:4], large[4:]"),
         ("05", "checkpoint-twice", "use_reentrant=False"),
         ("05", "checkpoint-momentum", "1 - 0.9**0.5"),
+        ("09", "accumulate", "[[1.0], [5.0]], [[3.0], [7.0]]"),
+        ("09", "checkpoints", "checkpoint(layer, x"),
     ],
     "Q11: what do several workers do: whose statistics? What is SyncBatchNorm?": [
         ("05", "workers", "worker.running_mean"),
         ("05", "workers-synced", "within + between"),
         ("05", "workers-convert", "SyncBatchNorm.convert"),
+        ("09", "broadcast", "load_state_dict(workers[0].state_dict())"),
+        ("09", "run", "together(work, 2, [synced, plain], parts)"),
+        ("09", "synced-agree", "assert_close(buffers, dict(referee.named_buffers()))"),
+        ("09", "plain-differs", "far(of_worker, gradients)"),
     ],
     "Q12: a convolution's bias before BatchNorm is pointless; folding works only in eval": [
         ("06", "bias-training", "raised(images)"),
         ("06", "fold-training", "two_layers(images)"),
+        ("08", "idle", "bias.grad.abs().max()"),
+        ("08", "vanish-two-sums", "d.sum(dim=(0, 2, 3))"),
     ],
     "Q13: why not detach μ and σ²?": [
         ("06", "learn-detached", "learn_bias(detached)"),
         ("06", "detached-gradient", "gradient(detached)"),
+        ("08", "detached-table", "mean.detach()"),
+        ("08", "detached-scale", 'scale_after(100, "var")'),
+    ],
+    "a bias before a norm is idle exactly when it is constant on each slice": [
+        ("08", "idle", "idle = nn.BatchNorm1d(4), nn.InstanceNorm1d(4), nn.GroupNorm(4, 4)"),
+        ("08", "idle", "busy = nn.LayerNorm([4, 5]), nn.GroupNorm(2, 4), nn.RMSNorm([4, 5])"),
+        ("08", "idle", "nn.BatchNorm1d(4).eval()"),
     ],
     "Q14: is the γx + β part enough to call BatchNorm linear?": [
         ("06", "not-enough", "gap(layer, 1, 1)"),
@@ -226,6 +241,138 @@ TAUGHT = {
         ("04", "shortcut", "by_squares(x)"),
         ("04", "exactness", "two_passes(x.double())"),
         ("04", "exactness", "two_passes(x - x.mean())"),
+    ],
+    "SyncBatchNorm gathers counts, so unequal parts are right; alone, or in eval, BatchNorm": [
+        ("09", "join", "counts * (means - mean) ** 2"),
+        ("09", "join-check", "Moments.join("),
+        ("09", "ours", "normviz.SyncBatchNorm(2), nn.SyncBatchNorm(2)"),
+        ("09", "refused", "nn.SyncBatchNorm(2)(batch)"),
+        ("09", "refused", "nn.SyncBatchNorm(2).eval()(batch)"),
+    ],
+    "a naive SyncBatchNorm weighs workers equally, and stores the biased variance": [
+        ("09", "naive", "naive([1], [3, 5, 7])"),
+        ("09", "naive-stored", "0.9 + 0.1 * biased"),
+    ],
+    "convert_sync_batchnorm and update_bn ask for _BatchNorm, and pass InstanceNorm by": [
+        ("09", "convert", "convert_sync_batchnorm(make_zoo())"),
+        ("09", "update-bn", "update_bn("),
+    ],
+    "what pools each sample alone needs no other worker": [
+        ("09", "others", "nn.GroupNorm(2, 4), nn.LayerNorm(5), nn.InstanceNorm1d(4)"),
+    ],
+    "R1: four choices: what is pooled, what is done, what shares a weight, what is kept": [
+        ("07", "plan", "plan.running"),
+        ("07", "which-table", "plan.statistic"),
+    ],
+    "R2: InstanceNorm: per n and c, biased; nothing learned or kept by default": [
+        ("07", "instance-formula", "a.var(2, keepdims=True)"),
+        ("07", "instance-referee", "nn.InstanceNorm1d(2).state_dict()"),
+    ],
+    "R2: tracked, it stores the average of unbiased variances; the counter never moves": [
+        ("07", "instance-tracked", "tracked.num_batches_tracked"),
+        ("07", "instance-tracked-rule", "x.var(2, correction=1).mean(0)"),
+        ("07", "instance-none", "momentum=None"),
+    ],
+    "R2: in eval, tracked InstanceNorm is BatchNorm with those values": [
+        ("07", "instance-eval", "tracked.eval()(loud)"),
+        ("07", "instance-is-batch", "assert_close(tracked(loud), twin(loud))"),
+    ],
+    "R2: (C, L) is one sample; one position is refused, in eval too unless tracked": [
+        ("07", "instance-shapes", "nn.InstanceNorm1d(2)(x[0])"),
+        ("07", "instance-shapes", "layer(x[:, :, :1])"),
+    ],
+    "R3: GroupNorm: per n and group of neighbours, biased; weights per channel": [
+        ("07", "group-formula", "split.var(2, correction=0"),
+        ("07", "group-referee", "nn.GroupNorm(2, 4)(four)"),
+        ("07", "group-ends", "nn.GroupNorm(1, 4).weight.shape"),
+    ],
+    "R3: torch takes (groups, channels), timm (channels, groups)": [
+        ("07", "group-order", "nn.GroupNorm(64, 32)"),
+    ],
+    "R4: RMSNorm: the mean square, no mean, no bias": [
+        ("07", "rms-formula", "ten.square().mean() + 1e-6"),
+        ("07", "rms-referee", "nn.RMSNorm(10).state_dict()"),
+        ("07", "rms-shift", "nn.RMSNorm(3)(centred + 100)"),
+    ],
+    "R4: eps=None is float32's, for half precision too; float64 has its own": [
+        ("07", "rms-eps", "torch.finfo(torch.bfloat16).eps"),
+        ("07", "rms-eps-double", "dtype=torch.float64"),
+    ],
+    "R4: weight before or after rounding; Gemma's 1 + w": [
+        ("07", "rms-round", "weight_first != rounding_first"),
+        ("07", "rms-gemma", "1 + stored"),
+    ],
+    "R5: WeightNorm: g starts at the norm, one per output; g and v in the state_dict": [
+        ("07", "weight-start", "print(normed(some))"),
+        ("07", "weight-parts", "parametrizations.weight.original0"),
+        ("07", "weight-referee", "g * v / v.norm(dim=1, keepdim=True)"),
+    ],
+    "R5: dim=-1 is the whole tensor; zeros give nan; Flax starts g at 1": [
+        ("07", "weight-traps", "dim=-1"),
+        ("07", "weight-traps", "weight_norm(zero)"),
+        ("07", "weight-traps", "1e-12"),
+    ],
+    "R6: SwitchableNorm mixes three means and variances by softmax, all shares equal at first": [
+        ("07", "switch-formula", "for dim in dims.values()) / 3"),
+        ("07", "switch-learn", "model.mean_weight.softmax(0)"),
+    ],
+    "R6: the layer's variance follows from the instances', joined without losing digits": [
+        ("07", "switch-join", "own_mean.var(1, correction=0)"),
+        ("07", "switch-digits", "own_mean**2"),
+    ],
+    "R6: with momentum 1 eval repeats; the authors' code: unbiased, old momentum, from 0": [
+        ("07", "switch-repeats", "again.eval()(images)"),
+        ("07", "switch-published", "squares / (1 - 1)"),
+        ("07", "switch-published", "0.9 * 0 + (1 - 0.9) * batch_var"),
+    ],
+    "R7: FRN: mean square per n and c, then max(y, τ); the learned ε of a single number": [
+        ("07", "frn-formula", "y.clamp(min=0)"),
+        ("07", "frn-pixel", "threshold=False"),
+        ("07", "frn-eps", "1e-6 + 1e-4"),
+    ],
+    "R7: timm's ε is 1e-5; TensorFlow Addons had one τ per position": [
+        ("07", "frn-eps", "(1e-5, False)"),
+        ("07", "frn-tau", "torch.zeros(8, 16, 16)"),
+    ],
+    "R8: MABN: the average of the last K mean squares, from the batch after the warm-up": [
+        ("07", "mabn-by-hand", "square if t <= 2 else sum(memory) / 2"),
+        ("07", "mabn-layer", "assert_close(step.var"),
+        ("07", "mabn-warm-up", "warmup=4"),
+    ],
+    "R8: running_var from 1; r, held at 1 for 1000 batches, then between 1/5 and 5": [
+        ("07", "mabn-running", "0.98 * running + 0.02 * square"),
+        ("07", "mabn-r", "step.told.factor"),
+        ("07", "mabn-eval", "mabn.eval()"),
+    ],
+    "R8: two statistics of the backward pass, of which MABN keeps mean(g·z)": [
+        ("07", "mabn-back", 'draw_slices(g * z, "n c h w -> c"'),
+        ("07", "mabn-back-formula", "(g - z * gz) / std"),
+    ],
+    "R8: it stands behind weights whose mean per output is subtracted": [
+        ("07", "mabn-conv", "conv.weight.mean((1, 2, 3), keepdim=True)"),
+    ],
+    "R10: FrozenBatchNorm: four buffers, BatchNorm in eval": [
+        ("07", "frozen", "self.register_buffer("),
+        ("07", "frozen-compare", "frozen.train()(photos)"),
+    ],
+    "R10: LocalResponseNorm: windows overlap, so no partition exists": [
+        ("07", "local-partition", "plan_of(local"),
+        ("07", "local-picture", "normviz.draw_jacobian(local"),
+    ],
+    "R11: the class tree; update_bn and convert_sync_batchnorm ask for _BatchNorm": [
+        ("07", "tree", "__mro__[1]"),
+        ("07", "tree-isinstance", "isinstance(layer, _BatchNorm)"),
+        ("07", "tree-update", "update_bn("),
+        ("07", "tree-sync", "convert_sync_batchnorm(pair)"),
+    ],
+    "R13: published values": [
+        ("07", "rms-formula", "0.18731716, 1.6858544"),
+        ("07", "eps-published-referee", "-0.41386, 0.29307, 1, 1.70693, 2.41386"),
+        ("07", "group-published", "0.904, 0.904, -0.301, -1.507"),
+    ],
+    "R14: ε by default, and where the channels stand": [
+        ("07", "eps-table", '"Keras RMS": 1e-6'),
+        ("07", "channels-last", ".permute(0, 2, 3, 1)"),
     ],
 }
 CELLS = [(claim, *cell) for claim, cells in TAUGHT.items() for cell in cells]

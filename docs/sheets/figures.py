@@ -15,6 +15,14 @@ TOKENS = np.array(
 # Name → momentum, the batch at which the name stands, colour, dash.
 CURVES = {"A": (0.1, 9, 0, "none"), "B": (0.01, 30, 5, "8 4"), "C": (0.5, 2, 2, "2 3")}
 POPULATION = (0, 2, 4)
+# Each on (N, C, H, W) = (2, 4, 2, 2), with an outlier at OUTLIER.
+RELATIVES = (
+    *("BatchNorm2d(4)", "InstanceNorm2d(4)", "GroupNorm(2, 4)", "LayerNorm([4, 2, 2])"),
+    *("SwitchableNorm2d(4)", "LocalResponseNorm(3)"),
+)
+OUTLIER = (1, 1, 0, 0)
+GRADIENT = {"x": (1, 1, 5, 5), "y": (-1, -1, 1, 1), "g": (0, 4, 0, 8)}  # of one channel
+WORKERS = ((1, 1, 3, 3), (7, 9))  # what each of two holds
 TICKS = {
     "statistics used": ("batch", "running"),
     "running statistics": ("move", "stay", "none"),
@@ -31,7 +39,8 @@ def draw_grid(x: np.ndarray, names: str, framed: int, left: float, top: float, s
         yield rect("box", *at, size, size)
     yield rect("mark", *cells[framed], size, size)
     for at, number in zip(cells, x.ravel(), strict=True):
-        yield svg_text(at[0] + size / 2, at[1] + size / 2 + 5, short(number), "head", "middle")
+        if number == number:  # or the cell is left empty
+            yield svg_text(at[0] + size / 2, at[1] + size / 2 + 5, short(number), "head", "middle")
     named = [axis for axis in axes if not axis.innermost or x.ndim < 4]
     for up, axis in enumerate(reversed([axis for axis in named if axis.across])):
         for start in repeats(axes, axis):
@@ -206,4 +215,85 @@ def draw_scaled() -> list[str]:
             ),
             *draw_dots(LEFT + 254, y, 220, (-2, 2), () if i else normalized, (-2, -1, 0, 1, 2)),
         ]
+    return parts
+
+
+def draw_relatives() -> list[str]:
+    """07: the same outlier in six layers, and cells to shade."""
+    x = np.full((2, 4, 2, 2), np.nan)
+    x[OUTLIER], parts = 99, []
+    for i, name in enumerate(RELATIVES):
+        left, top = LEFT + 254 * (i % 2), TOP + 144 * (i // 2)
+        framed = int(np.ravel_multi_index(OUTLIER, x.shape))
+        parts += [
+            svg_text(left, top + 10, name, "body bold"),
+            *draw_grid(x, "nchw", framed, left, top + 34, 20),
+        ]
+    return parts
+
+
+def draw_gradient() -> list[str]:
+    """08: one channel with its upstream gradient, room for the three terms, and bars to draw."""
+    columns, unit, zero = (236, 320, 404, 488), 13, TOP + 364
+    rows = {
+        **{"x, one channel": GRADIENT["x"], "y = (x − 3) / 2": GRADIENT["y"]},
+        **{"g, the upstream gradient": GRADIENT["g"], "− mean(g)": None},
+        **{"− y · mean(g · y)": None, "sum: g and these two": None, "dx, that sum over σ": None},
+    }
+    parts = []
+    for i, (name, numbers) in enumerate(rows.items()):
+        y = TOP + 10 + 24 * i + (46 if numbers is None else 0)
+        parts.append(svg_text(LEFT, y, name, "body bold"))
+        for x, number in zip(columns, numbers or (None,) * 4, strict=True):
+            if number is None:
+                parts.append(rect("box", x - 27, y - 14, 54, 20))
+            else:
+                parts.append(svg_text(x, y, short(number), "head", "middle"))
+    for x, name, wide in ((LEFT, "mean(g) =", 64), (236 - 27, "mean(g · y) =", 88)):
+        parts.append(svg_text(x, TOP + 92, name, "body"))
+        parts.append(rect("box", x + wide, TOP + 78, 54, 20))
+    for value in range(-4, 9, 2):
+        y = zero - unit * value
+        parts.append(path("fine" if value else "line", (columns[0] - 40, y), (532, y)))
+        parts.append(svg_text(columns[0] - 48, y + 4, short(value), "body", "end"))
+    for x, g in zip(columns, GRADIENT["g"], strict=True):
+        parts.append(rect("mark", x - 36, zero - unit * g, 18, unit * g))
+    lines = (
+        "The bars of g are",
+        "drawn. Draw the other",
+        "two terms, each from",
+        "where the last ends;",
+    )
+    lines += ("then the sum, from 0.",)
+    return parts + [
+        svg_text(LEFT, zero - 8 * unit + 4 + 16 * i, line, "body") for i, line in enumerate(lines)
+    ]
+
+
+def draw_workers() -> list[str]:
+    """09: the parts of two workers, and room for what they and both together normalize with."""
+    columns = (342, 414, 486)
+    parts = [
+        svg_text(x, TOP + 10, head, "body bold", "middle")
+        for x, head in zip(columns, ("how many", "mean", "variance"), strict=True)
+    ]
+    rows = {f"worker {rank}": numbers for rank, numbers in enumerate(WORKERS)}
+    rows["both together"] = sum(WORKERS, ())
+    for i, (name, numbers) in enumerate(rows.items()):
+        y, ticks = TOP + 58 + 98 * i, range(0, 11, 2)
+        parts += [
+            svg_text(LEFT, y - 24, f"{name}: {', '.join(map(short, numbers))}", "body bold"),
+            *draw_dots(LEFT, y, 224, (0, 10), numbers, ticks),
+            *(rect("box", x - 27, y - 11, 54, 22) for x in columns),
+        ]
+    y = TOP + 58 + 98 * 3
+    sums = "within the parts", "between their means", "variance of both"
+    for x, name in zip((LEFT, 196, 356), sums, strict=True):
+        parts += [svg_text(x, y - 24, name, "body bold"), rect("box", x, y - 15, 54, 22)]
+    parts += [svg_text(x, y + 1, sign, "head", "middle") for x, sign in ((143, "+"), (303, "="))]
+    y += 66
+    names = "the 3 comes out: alone", "with sync"
+    for x, wide, name in zip((LEFT, 270), (158, 76), names, strict=True):
+        parts.append(svg_text(x, y, name, "body bold"))
+        parts.append(rect("box", x + wide, y - 15, 54, 22))
     return parts

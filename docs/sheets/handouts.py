@@ -10,11 +10,14 @@ from addresses import SOURCE
 from normviz.svg import svg_text
 from sheets.figures import (
     draw_curves,
+    draw_gradient,
     draw_images,
     draw_modes,
+    draw_relatives,
     draw_samples,
     draw_scaled,
     draw_tokens,
+    draw_workers,
 )
 from sheets.paper import BOTTOM, LEFT, TOP, WIDTH, page, path, write
 
@@ -115,5 +118,33 @@ HANDOUTS = {
         "norm obey it for a = 10, and for a = −1? Is norm linear?",
         "norm(10·x) is norm(x), not ten times as much. norm(−x) is −norm(x), as the rule wants. "
         "But one factor that fails is enough: norm is not linear.",
+    ),
+    "07_the_relatives": Handout(
+        draw_relatives,
+        "Two images of 2 × 2 pixels, with four channels; the framed 99 is an outlier. In each "
+        "batch, shade every number whose output it disturbs in training, its own included. How "
+        "many are they? In which layers is the other image disturbed?",
+        "BatchNorm 8: channel 1 of both samples. InstanceNorm 4. GroupNorm 8: channels 0 and 1 of "
+        "sample 1. LayerNorm 16: all of sample 1. SwitchableNorm 20, for it mixes BatchNorm, "
+        "InstanceNorm and LayerNorm. LocalResponseNorm 3: channels 0 to 2 at the same pixel. The "
+        "other image: in BatchNorm and SwitchableNorm only.",
+    ),
+    "08_the_gradient": Handout(
+        draw_gradient,
+        "One channel in training, with γ = 1 and ε = 0: mean 3, σ = 2. Fill in the boxes, and draw "
+        "the bars. What is Σ dx, and what is Σ dx · y? Why? And what would dx be in eval, with a "
+        "stored mean of 3 and variance of 4?",
+        "mean(g) = 3, mean(g · y) = 1. The sums are −2, 2, −4, 4, and dx is −1, 1, −2, 2. Both "
+        "sums are 0: neither adding the same to all four nor stretching them about their mean "
+        "changes an output. In eval, dx is g/σ: 0, 2, 0, 4.",
+    ),
+    "09_several_workers": Handout(
+        draw_workers,
+        "Two workers share one batch, in unequal parts. Each has a BatchNorm; ε is 0. Fill in what "
+        "each normalizes with when it is alone, and what SyncBatchNorm gives both. Why is the "
+        "mean of the two means, (2 + 8)/2 = 5, wrong?",
+        "4, 2, 1 and 2, 8, 1; together 6, 4, 9. Within 1 + between 8 = 9. The 3 comes out as 1 "
+        "alone, and as −0.33 with sync. A mean counts as often as its part has numbers: "
+        "(4·2 + 2·8)/6 = 4.",
     ),
 }

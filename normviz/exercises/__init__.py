@@ -3,10 +3,20 @@
 One module for each lesson; all names together are in ``EXERCISES`` and ``PREDICTIONS``.
 """
 
-from normviz.exercises import bessel, channels, linearity, modes, running, samples
+from normviz.exercises import (
+    bessel,
+    channels,
+    gradient,
+    linearity,
+    modes,
+    relatives,
+    running,
+    samples,
+    workers,
+)
 from normviz.exercises.exercise import Exercise, Prediction
 
-_LESSONS = (channels, samples, running, bessel, modes, linearity)
+_LESSONS = (channels, samples, running, bessel, modes, linearity, relatives, gradient, workers)
 EXERCISES: dict[str, Exercise] = {
     name: exercise for lesson in _LESSONS for name, exercise in lesson.EXERCISES.items()
 }

@@ -8,9 +8,19 @@ One module for each lesson, with four tables:
 - ``TELLS``: name → what would give the answer away, as a regular expression.
 """
 
-from answers import bessel, channels, linearity, modes, running, samples
+from answers import (
+    bessel,
+    channels,
+    gradient,
+    linearity,
+    modes,
+    relatives,
+    running,
+    samples,
+    workers,
+)
 
-LESSONS = (channels, samples, running, bessel, modes, linearity)
+LESSONS = (channels, samples, running, bessel, modes, linearity, relatives, gradient, workers)
 
 
 def _merge(table: str) -> dict:
