@@ -223,7 +223,7 @@ TAUGHT = {
         ("06", "learn-detached", "learn_bias(detached)"),
         ("06", "detached-gradient", "gradient(detached)"),
         ("08", "detached-table", "mean.detach()"),
-        ("08", "detached-scale", 'scale_after(100, "var")'),
+        ("08", "detached-scale", 'scale_after(steps, "var")'),
     ],
     "a bias before a norm is idle exactly when it is constant on each slice": [
         ("08", "idle", "idle = nn.BatchNorm1d(4), nn.InstanceNorm1d(4), nn.GroupNorm(4, 4)"),
@@ -255,7 +255,7 @@ TAUGHT = {
     ],
     "convert_sync_batchnorm and update_bn ask for _BatchNorm, and pass InstanceNorm by": [
         ("09", "convert", "convert_sync_batchnorm(make_zoo())"),
-        ("09", "update-bn", "update_bn("),
+        ("07", "tree-update", "update_bn(batches"),
     ],
     "what pools each sample alone needs no other worker": [
         ("09", "others", "nn.GroupNorm(2, 4), nn.LayerNorm(5), nn.InstanceNorm1d(4)"),
@@ -322,8 +322,8 @@ TAUGHT = {
     ],
     "R6: with momentum 1 eval repeats; the authors' code: unbiased, old momentum, from 0": [
         ("07", "switch-repeats", "again.eval()(images)"),
-        ("07", "switch-published", "squares / (1 - 1)"),
-        ("07", "switch-published", "0.9 * 0 + (1 - 0.9) * batch_var"),
+        ("07", "switch-variance", "squares / (images[0, 0].numel() - correction)"),
+        ("07", "switch-published", "0.9 * 0 + 0.1 * batch_variance(images, 1)"),
     ],
     "R7: FRN: mean square per n and c, then max(y, τ); the learned ε of a single number": [
         ("07", "frn-formula", "y.clamp(min=0)"),

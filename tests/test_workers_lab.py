@@ -88,7 +88,7 @@ def test_the_words_are_those_of_torch(setting):
         assert stored == [near(layers[-1].running_mean), near(layers[-1].running_var)]
         expected = outputs[-1].split(sizes)
         far = [(y - e).abs().mean().item() for y, e in zip(outputs[:-1], expected, strict=True)]
-        assert numbers_in("outputs lie up to #", words) == [near(max(far))]
+        assert numbers_in("the farthest worker's outputs lie #", words) == [near(max(far))]
     within, between, total = numbers_in(r"within the parts # \+ between them # = #", words)
     assert total == near(whole.var(correction=0).item())
     share = [len(part) / len(whole) for part in parts]

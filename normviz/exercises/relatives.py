@@ -133,14 +133,14 @@ PREDICTIONS: dict[str, Prediction] = {
         praise="A number, divided by its own size, is a sign.",
     ),
     "update_of_instance_norm": Prediction(
-        "leaves them as they are",
+        "moves them as training does",
         {
             "resets them, then averages": "That is what it does to BatchNorm. It looks for that "
             "class, and InstanceNorm is not built on it.",
-            "moves them as training does": "So it would if the batches passed. But it finds no "
-            "BatchNorm, and then does not even run the model.",
+            "leaves them as they are": "It looks for no InstanceNorm. But the batches run through "
+            "it, in training mode.",
         },
-        praise="It asks for _BatchNorm, finds none, and returns without a word.",
+        praise="It is not found, so not reset; but the batches run through it.",
     ),
 }
 
@@ -192,7 +192,7 @@ EXERCISES: dict[str, Exercise] = {
             ],
         ),
         praise="The mean square is (4 + 9 + 36) / 3, and its root, 4.0415, divides all three.",
-        hint="Square, take the mean, take the root: that divides.",
+        hint="What stands under the root is a mean. A mean of what?",
         solution="(0.4949, 0.7423, 1.4846): the mean square is (4 + 9 + 36) / 3 = 16.33, and its "
         "root is 4.0415.",
     ),
@@ -284,33 +284,38 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "frn_of_two": Exercise(
         judge_numbers(
-            (6 / 50**0.5, 0.0),
+            (0.2, 0.0),
             [
-                ((6 / 50**0.5, -8 / 50**0.5), "And the threshold? Nothing goes below τ = 0."),
+                ((0.2, -1.4), "And the threshold? Nothing goes below τ = 0."),
                 ((1.0, 0.0), "That is centred first. FRN takes no mean off."),
                 ((1.0, -1.0), "That is InstanceNorm. FRN takes no mean off, and has a threshold."),
-                ((0.6, 0.0), "You divided by the length, 10. ν² is the *mean* of the squares."),
-                ((6 / 50, 0.0), "You divided by ν². Divide by its root."),
+                (
+                    (1 / 50**0.5, 0.0),
+                    "You divided by the length, √50. ν² is the *mean* of the squares.",
+                ),
+                ((1 / 25, 0.0), "You divided by ν². Divide by its root."),
                 ((2**0.5, 0.0), "The threshold comes last, when ν² has seen both numbers."),
             ],
         ),
-        praise="ν² = (36 + 64) / 2 = 50, 6 / √50, and −8 / √50 is cut off at 0.",
+        praise="ν² = (1 + 49) / 2 = 25, 1 / 5, and −7 / 5 is cut off at 0.",
         hint="First ν², the mean of the squares; then divide by its root; the threshold last.",
-        solution="(0.8485, 0): ν² = (36 + 64) / 2 = 50, so 0.8485 and −1.1314; max(y, 0).",
+        solution="(0.2, 0): ν² = (1 + 49) / 2 = 25, so 0.2 and −1.4; max(y, 0).",
     ),
-    "found_by_isinstance": Exercise(
+    "layer_of_a_plan": Exercise(
         judge_choice(
-            "SyncBatchNorm",
+            "RMSNorm",
             {
-                "InstanceNorm2d": "It has running statistics, if asked to. But it is built on "
-                "_InstanceNorm; they meet only in _NormBase.",
-                "GroupNorm": "It stands straight under Module, and has nothing to be renewed.",
-                "none": "One of the three is built on _BatchNorm. Look at the tree.",
+                "LayerNorm": "It pools the same numbers and shares the same weights. But it "
+                "subtracts their mean.",
+                "GroupNorm": "It is centred, and takes axis 1 for the channels: with tokens, "
+                "those are the positions.",
+                "FilterResponseNorm": "It is not centred either. But it keeps n and c, and pools "
+                "positions.",
             },
         ),
-        praise="Its parent is _BatchNorm, as that of BatchNorm1d, 2d and 3d.",
-        hint="The table of section 12 names each one's parent.",
-        solution="SyncBatchNorm: of the three, only that is built on _BatchNorm.",
+        praise="One statistic per token, a mean square, one weight per c.",
+        hint="Which of the four are not centred? And what does each of these pool?",
+        solution="RMSNorm: LayerNorm and GroupNorm are centred, and FRN has one statistic per n c.",
     ),
     "mend_the_freeze": Exercise(
         judge_function(
@@ -338,7 +343,7 @@ EXERCISES: dict[str, Exercise] = {
         solution="def forward_with_frozen_norms(x, model):\n"
         "    model.train()\n"
         "    for layer in model.modules():\n"
-        '        if getattr(layer, "running_mean", None) is not None:  # whatever its class\n'
+        '        if getattr(layer, "running_var", None) is not None:  # whatever its class\n'
         "            layer.eval()\n"
         "    return model(x)",
     ),

@@ -161,8 +161,8 @@ PREDICTIONS: dict[str, Prediction] = {
         {
             "on both: σ is that of all": "σ is right. But each number of a worker also moves the "
             "mean and σ of all, and so the outputs of the other worker.",
-            "wherever g is a constant": "Then mean(g) agrees, but ŷ is centred over all, not over "
-            "one part: the own mean(g·ŷ) is not 0.",
+            "on worker 1, where g is 0": "Its numbers move the mean and σ of all, and with them "
+            "the first output. So they do get a gradient.",
         },
         praise="Each number moves the statistics of all, so the outputs of all have a say.",
     ),
@@ -364,35 +364,35 @@ EXERCISES: dict[str, Exercise] = {
     ),
     "mend_the_loss": Exercise(
         judge_function(
-            lambda losses, workers, count: workers * losses.sum() / count,
+            lambda losses, workers, count: losses.sum() / count,
             _loss_cases,
             [
+                (
+                    lambda losses, workers, count: workers * losses.sum() / count,
+                    "`workers` makes up for an average over the workers. Here nobody divides by it.",
+                ),
                 (
                     lambda losses, workers, count: losses.mean(),
                     "With a mean each, workers count alike, whatever the size of their parts.",
                 ),
                 (
-                    lambda losses, workers, count: losses.sum() / count,
-                    "Each sample counts alike now. But DDP divides by the number of workers once more.",
+                    lambda losses, workers, count: losses.mean() / workers,
+                    "That is the average over workers: they count alike, whatever their parts.",
                 ),
                 (
                     lambda losses, workers, count: losses.sum(),
                     "A sum treats samples alike, but grows with the batch: `count` is missing.",
                 ),
                 (
-                    lambda losses, workers, count: workers * losses.mean(),
-                    "Still a mean of the own part: a sample of a small part counts for more.",
-                ),
-                (
-                    lambda losses, workers, count: workers * losses.mean() / count,
+                    lambda losses, workers, count: losses.mean() / count,
                     "Divided twice, by the own count and by that of all. Begin with the sum.",
                 ),
             ],
             slices="n ->",
         ),
-        praise="The workers cancel: (Σ workers · own sum / count) / workers is the mean of all.",
-        hint="Add up what all workers return and divide by `workers`: is it the mean of all losses?",
+        praise="The own sums, each divided by the count of all, add up to the mean of all.",
+        hint="Add up what all workers return: is it the mean of all losses?",
         solution="def loss_of_part(losses, workers, count):\n"
-        "    return workers * losses.sum() / count  # DDP divides by workers again",
+        "    return losses.sum() / count  # what is added up is not divided again",
     ),
 }

@@ -213,8 +213,8 @@ def _judge(setting: WorkersSetting, workers: list[Worker]) -> str:
         return f"<b>Together</b> {have}: each worker's outputs are those of one big batch."
     far = max(worker.far for worker in workers)
     return (
-        f"<b>Each on its own</b> {have}: on average, a worker's outputs lie up to "
-        f"{five_digits(far)} from those of one big batch."
+        f"<b>Each on its own</b> {have}: the farthest worker's outputs lie "
+        f"{five_digits(far)} from those of one big batch, on average."
     )
 
 

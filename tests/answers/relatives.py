@@ -60,9 +60,17 @@ def norm_one_pixel():
 
 
 def renew_instance_norm():
-    layer = nn.InstanceNorm1d(2, track_running_stats=True)
-    update_bn([torch.arange(12.0).reshape(2, 2, 3)], nn.Sequential(layer))
-    return layer.running_mean.tolist(), layer.running_var.tolist()
+    """How `update_bn` leaves an InstanceNorm that stands before a BatchNorm."""
+    batches = torch.arange(24.0).reshape(2, 2, 2, 3)
+    layer, trained = (nn.InstanceNorm1d(2, track_running_stats=True) for _ in range(2))
+    for batch in batches:
+        trained(batch)
+    update_bn(batches, nn.Sequential(layer, nn.BatchNorm1d(2)))
+    if torch.equal(layer.running_mean, trained.running_mean):
+        return "moves them as training does"
+    return (
+        "leaves them as they are" if not layer.running_mean.any() else "resets them, then averages"
+    )
 
 
 def count_disturbed():
@@ -71,9 +79,20 @@ def count_disturbed():
     return int(movers(nn.GroupNorm(3, 12).double(), x, (0, 0, 0, 0)).sum())
 
 
-def find_by_isinstance():
-    layers = nn.InstanceNorm2d(2), nn.SyncBatchNorm(2), nn.GroupNorm(1, 2)
-    [found] = [type(layer).__name__ for layer in layers if isinstance(layer, _BatchNorm)]
+def find_layer_of_a_plan():
+    layers = {
+        "LayerNorm": nn.LayerNorm(4),
+        "RMSNorm": nn.RMSNorm(4),
+        "GroupNorm": nn.GroupNorm(1, 4),
+        "FilterResponseNorm": normviz.FilterResponseNorm2d(4),
+    }
+    plans = {name: normviz.plan_of(layer, 3) for name, layer in layers.items() if name[0] != "F"}
+    plans["FilterResponseNorm"] = normviz.plan_of(layers["FilterResponseNorm"], 4)
+    [found] = [
+        name
+        for name, plan in plans.items()
+        if (plan.statistic, plan.centred, plan.weight, plan.running) == ("n t", False, "c", None)
+    ]
     return found
 
 
@@ -90,7 +109,7 @@ def forward_in_eval(x, model):
 
 
 TWO_THREE_SIX = torch.tensor([2.0, 3.0, 6.0])
-SIX_EIGHT = torch.tensor([6.0, -8.0])
+ONE_SEVEN = torch.tensor([1.0, -7.0])
 RMS_BY_TORCH = F.rms_norm(TWO_THREE_SIX, (3,), eps=0)
 
 RIGHT_ANSWERS = {
@@ -115,16 +134,13 @@ RIGHT_ANSWERS = {
         (1, 1, -1, -1): "1 or −1, for each of them",
         (0, 0, 0, 0): "0, for all four",
     }[norm_one_pixel()],
-    "update_of_instance_norm": {
-        False: "leaves them as they are",
-        True: "resets them, then averages",
-    }[renew_instance_norm() != ([0, 0], [1, 1])],
+    "update_of_instance_norm": renew_instance_norm(),
     "outlier_in_groups": count_disturbed(),
     "rms_of_three": tuple(RMS_BY_TORCH.tolist()),
     "mend_rms_norm": torch_rms_norm,
     "mend_group_norm": torch_group_norm,
-    "frn_of_two": tuple(F.rms_norm(SIX_EIGHT, (2,), eps=0).relu().tolist()),
-    "found_by_isinstance": find_by_isinstance(),
+    "frn_of_two": tuple(F.rms_norm(ONE_SEVEN, (2,), eps=0).relu().tolist()),
+    "layer_of_a_plan": find_layer_of_a_plan(),
     "mend_the_freeze": forward_in_eval,
 }
 
@@ -211,17 +227,17 @@ WRONG_ANSWERS = {
         (pooled_over(2, 3, correction=1), "the unbiased variance"),
     ],
     "frn_of_two": [
-        (tuple(F.rms_norm(SIX_EIGHT, (2,), eps=0).tolist()), "And the threshold?"),
-        (tuple(F.layer_norm(SIX_EIGHT, (2,), eps=0).relu().tolist()), "That is centred first"),
-        (tuple(F.layer_norm(SIX_EIGHT, (2,), eps=0).tolist()), "That is InstanceNorm"),
-        ((6 / 10, 0.0), "You divided by the length"),
-        ((6 / 50, 0.0), "Divide by its root"),
-        (tuple(F.rms_norm(SIX_EIGHT.relu(), (2,), eps=0).tolist()), "The threshold comes last"),
+        (tuple(F.rms_norm(ONE_SEVEN, (2,), eps=0).tolist()), "And the threshold?"),
+        (tuple(F.layer_norm(ONE_SEVEN, (2,), eps=0).relu().tolist()), "That is centred first"),
+        (tuple(F.layer_norm(ONE_SEVEN, (2,), eps=0).tolist()), "That is InstanceNorm"),
+        ((1 / 50**0.5, 0.0), "You divided by the length"),
+        ((1 / 25, 0.0), "Divide by its root"),
+        (tuple(F.rms_norm(ONE_SEVEN.relu(), (2,), eps=0).tolist()), "The threshold comes last"),
     ],
-    "found_by_isinstance": [
-        ("InstanceNorm2d", "meet only in _NormBase"),
-        ("GroupNorm", "straight under Module"),
-        ("none", "One of the three"),
+    "layer_of_a_plan": [
+        ("LayerNorm", "subtracts their mean"),
+        ("GroupNorm", "takes axis 1 for the channels"),
+        ("FilterResponseNorm", "pools positions"),
     ],
     "mend_the_freeze": [
         (freeze_only(_BatchNorm), "It misses InstanceNorm"),
@@ -248,8 +264,8 @@ OTHER_ANSWERS = {
         lambda x: x,
         3,
     ],
-    "frn_of_two": [(7, 7), 1, (0.8485, 0, 0), "(0.8485, 0)"],
-    "found_by_isinstance": ["BatchNorm", 3, True, ("SyncBatchNorm",)],
+    "frn_of_two": [(7, 7), 1, (0.2, 0, 0), "(0.2, 0)"],
+    "layer_of_a_plan": ["BatchNorm", 3, True, ("RMSNorm",)],
     "mend_the_freeze": [
         lambda x, model: x,
         lambda x, model: model,
@@ -265,7 +281,7 @@ TELLS = {
     "rms_of_three": r"0\.4949|4\.04",
     "mend_rms_norm": r"square\(\)\.mean",
     "mend_group_norm": r"groups, c // groups",
-    "frn_of_two": r"0\.8485",
-    "found_by_isinstance": r"SyncBatchNorm: of",
-    "mend_the_freeze": r"running_mean",
+    "frn_of_two": r"\b0\.2\b",
+    "layer_of_a_plan": r"RMSNorm: Layer",
+    "mend_the_freeze": r"running_var",
 }

@@ -148,10 +148,10 @@ def own_mean_1(g, y, workers):
     return g - own - y * (g * y).mean(0)
 
 
-def torch_loss(losses, workers, count):
-    """What, averaged over the workers, is a mean over all: by linearity, of this part alone."""
+def torch_loss(losses, _, count):
+    """What, added up over the workers, is a mean over all: by linearity, of this part alone."""
     others = torch.zeros(count - len(losses), dtype=losses.dtype)
-    return workers * torch.cat([losses, others]).mean()
+    return torch.cat([losses, others]).mean()
 
 
 def joined(*parts, correction=0):
@@ -263,11 +263,11 @@ WRONG_ANSWERS = {
         (lambda g, y, workers: g, "the gradient of eval"),
     ],
     "mend_the_loss": [
-        (lambda losses, workers, count: losses.mean(), "workers count alike"),
-        (lambda losses, workers, count: losses.sum() / count, "once more"),
+        (lambda losses, workers, count: losses.sum() * workers / count, "Here nobody divides"),
+        (lambda losses, workers, count: losses.mean(), "With a mean each"),
+        (lambda losses, workers, count: losses.mean() / workers, "the average over workers"),
         (lambda losses, workers, count: losses.sum(), "grows with the batch"),
-        (lambda losses, workers, count: workers * losses.mean(), "Still a mean"),
-        (lambda losses, workers, count: losses.mean() * workers / count, "Divided twice"),
+        (lambda losses, workers, count: losses.mean() / count, "Divided twice"),
     ],
     "samples_in_a_mean": [
         (256, "all samples of a step"),
@@ -319,6 +319,6 @@ TELLS = {
     "mend_the_join": r"shares = \(counts",
     "mend_the_unbiased_join": r"\(counts - 1\) \* variances",
     "mend_the_gradient": r"return g - g\.mean",
-    "mend_the_loss": r"workers \* losses",
+    "mend_the_loss": r"sum\(\) / count",
     "samples_in_a_mean": r"\b32\b",
 }
