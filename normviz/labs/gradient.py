@@ -233,10 +233,10 @@ class GradientLab(Lab):
             [self.layer, self.x, self.g],
             [self.weight, self.eps],
             [self.training, self.detached],
-            readout_height=112,
-            picture_height=350,
+            readout_height=140,
+            picture_height=320,
         )
-        self._plot = Plot(height=330)
+        self._plot = Plot(height=300)
         controls = self.layer, self.x, self.g, self.weight, self.eps, self.training, self.detached
         self.draw_on(*controls)
 
