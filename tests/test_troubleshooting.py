@@ -14,6 +14,7 @@ import subprocess
 import sys
 import warnings
 from copy import deepcopy
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from shlex import quote
@@ -32,10 +33,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 import normviz
-from normviz import Reduction, check, draw_slices, explain, labs, normalize
+from normviz import Reduction, check, draw_jacobian, draw_slices, explain, labs, normalize
 from normviz.workers import together
 
 ROOT = Path(__file__).parents[1]
@@ -52,14 +53,7 @@ NOT_SHOWN = {
 NO_CELL = (
     "`expected scalar type",
     "`cuDNN error",
-    "`one of the variables",
-    "`Batch norm got",
-    "`inf` or `nan` in half",
-    "Running statistics in half",
     "`eval()` changes nothing",
-    "After `convert_sync",
-    "`Only Tensors",
-    "An RMSNorm gives",
 )
 
 COLUMN = tensor([[9.0], [11]])  # (N, C) with mean 10, variance 1, unbiased 2
@@ -263,6 +257,7 @@ MESSAGES = {
     "expected input's size": lambda: nn.InstanceNorm2d(3, affine=True)(ones(2, 4, 5, 5)),
     "input's size at dim": lambda: nn.InstanceNorm1d(3)(ones(2, 3)),
     "layer must be a": lambda: explain(nn.Linear(3, 3), ones(2, 3)),
+    "layer must take": lambda: explain(nn.LocalResponseNorm(3), ones(1, 5, 1)),
     "the input must have an axis": lambda: draw_slices(TOKENS, "n c -> c"),
     "'NoneType' object": lambda: switch_on_late(deepcopy(UNTRACKED)),
     "element 0 of tensors": lambda: PLAIN(ones(2, 3)).sum().backward(),
@@ -742,7 +737,10 @@ def one_image_has_one_mean_and_a_root_a_slope():
     image, own = randn(1, 3, 8, 8) * 3 + torch.arange(8.0), nn.InstanceNorm2d(3, affine=True)
     layer = nn.BatchNorm2d(3)
     assert same(layer(image), own(image)) and not same(layer.eval()(image), own(image), 0.1)
-    assert same(own.eval()(image), own.train()(image))
+    groups, uneven = nn.GroupNorm(1, 3), image * tensor([1.0, 2, 3])[:, None, None]
+    for norm, differ in ((own, False), (groups, True)):
+        assert same(norm.eval()(image), norm.train()(image))
+        assert (norm(uneven).mean((0, 2, 3)).std() > 0.1) == differ
     tiles = image.split(4, dim=3)
     for seams, norm in ((True, own), (True, nn.GroupNorm(3, 3)), (True, layer.train())):
         assert same(cat([norm(tile) for tile in tiles], 3), norm(image), 0.1) != seams
@@ -830,11 +828,13 @@ def a_trace_has_one_mode_and_checkpointing_two_passes():
 
 def of_workers(rank, size):
     """Running means after two batches with mean 10 or 20, and what a SyncBatchNorm says."""
-    found = []
+    found, before = [], []
     for options in ({}, {"forward_sync_buffers": False}):
         layer = nn.BatchNorm1d(1, momentum=0.5)
         model = DistributedDataParallel(layer, **options)
-        fed(model, *[COLUMN * (rank + 1)] * 2).eval()(COLUMN)
+        fed(model, *[COLUMN * (rank + 1)] * 2)
+        before.append(layer.running_mean.item())
+        model.eval()(COLUMN)
         found.append(layer.running_mean.item())
     for b in filter(torch.is_floating_point, model.buffers()):
         distributed.all_reduce(b)
@@ -846,15 +846,66 @@ def of_workers(rank, size):
     except ValueError as error:
         found.append(str(error))
     found.append(normviz.SyncBatchNorm.convert(sync)(COLUMN * (rank + 1)).mean().item())
+    found += [layer.running_var.item(), before[0]]
     return found
+
+
+def what_workers_share(rank, size):
+    """Gradients from parts, then from three ways to call a layer, and errors of a worker alone."""
+    torch.manual_seed(0)
+    x, goal = randn(2, 6, 1)
+    of_parts, of_calls, said = {}, [], []
+    for kind in (nn.PReLU, nn.BatchNorm1d, normviz.SyncBatchNorm):
+        for sizes in ((3, 3), (2, 4)):
+            for counted in (False, True):
+                ddp = DistributedDataParallel(kind(1))
+                losses = (ddp(x.split(sizes)[rank]) - goal.split(sizes)[rank]).square()
+                (size * losses.sum() / 6 if counted else losses.mean()).backward()
+                of_parts[kind.__name__, sizes, counted] = ddp.module.weight.grad.item()
+    for call in (lambda layer, ddp: ddp(x), lambda layer, ddp: layer(x)):
+        layer = nn.PReLU()
+        call(layer, ddp := DistributedDataParallel(layer)).sum().mul(rank).backward()
+        of_calls.append(layer.weight.grad.item())
+    layer = nn.PReLU()
+    DistributedDataParallel(layer)(x).sum().mul(rank).backward()
+    of_calls.append(layer.weight.grad.item())
+
+    def says(function, *arguments):
+        try:
+            function(*arguments)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    group = distributed.new_group(timeout=timedelta(seconds=5))
+    tested = DistributedDataParallel(nn.BatchNorm1d(1), process_group=group)
+    if rank == 0:
+        tested.module.eval()(x)
+        says(tested.eval(), x)
+    distributed.barrier()
+    if rank == 0:  # the other one ends
+        says(lambda: ddp(x).sum().backward())
+        says(normviz.SyncBatchNorm(1), x)
+    return of_parts, of_calls, said
+
+
+def one_after_the_other(rank, size):
+    return of_workers(rank, size), what_workers_share(rank, size)
+
+
+@cache
+def of_two_workers():
+    """What both tasks give on each of two: they are started once, which takes seconds."""
+    return [*zip(*together(one_after_the_other, 2), strict=True)]
 
 
 @shows("After training on several", "`SyncBatchNorm expected", "After `convert_sync")
 def the_first_worker_counts_unless_buffers_are_averaged():
-    first, second = together(of_workers, 2)
+    first, second = of_two_workers()[0]
     assert (first[:3], second[:3]) == ([7.5, 7.5, 11.25], [7.5, 15, 11.25])
     assert first[3].startswith("SyncBatchNorm expected input tensor to be on GPU")
     assert first[4] < -0.5 < 0.5 < second[4]
+    assert first[5] == second[5] < 10 < cat([COLUMN, 2 * COLUMN]).var()
+    assert (first[6], second[6]) == (7.5, 12.5)
 
     class WithActivation(nn.BatchNorm1d):
         def forward(self, x):
@@ -1040,6 +1091,7 @@ def what_is_ported_is_made_to_agree():
         file[key] = tensor_
     layer.load_state_dict(file)
     assert same(layer.running_var, var)
+    assert same(nn.RMSNorm(1)(tensor([1e-4])), tensor([1e-4 / (1e-8 + 1.2e-7) ** 0.5]), 1e-2)
     rms, w = nn.RMSNorm(3, eps=1e-6), 0.1 * randn(3)
     wanted = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * (1 + w)
     with torch.no_grad():
@@ -1056,6 +1108,175 @@ def what_is_ported_is_made_to_agree():
         graph = torch.export.export(layer, (x,)).graph
         (node,) = graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
         assert node.args[5] == batch
+
+
+def gradient(layer, x, factors):
+    """Of the sum of the outputs, each times its factor."""
+    x = x.clone().requires_grad_()
+    (layer(x) * factors).sum().backward()
+    return x.grad
+
+
+@shows("The output is only −1", "The output is only zeros", "`Expected more than 1 spatial")
+def one_or_two_numbers_leave_nothing_of_their_size_and_larger_groups_do():
+    pair, pixels = 100 * randn(2, 32), randn(4, 32, 1, 1)
+    for layer, x in (
+        (nn.BatchNorm1d(32), pair),
+        (nn.LayerNorm(2), pair.T),
+        (nn.GroupNorm(1, 2), pair.T),
+    ):
+        assert same(layer(x).abs(), ones(x.shape)) and layer(x / 1e7).abs().max() < 0.1
+        assert gradient(layer, x, randn(x.shape)).abs().max() < 1e-5
+        assert layer.weight.grad.abs().max() > 0.1 < layer.bias.grad.abs().max()
+    for x, cured in (
+        (randn(3, 32), nn.BatchNorm1d(32)),
+        (pixels, nn.GroupNorm(32 // 16, 32)),
+        (pixels[:1], nn.GroupNorm(32 // 16, 32)),
+        (randn(1, 32, 1, 2), nn.GroupNorm(32 // 16, 32)),
+    ):
+        assert gradient(cured, x, randn(x.shape)).abs().max() > 0.1
+        assert not same(cured(x).abs(), ones(x.shape), 0.1)
+    assert nn.GroupNorm(32, 32)(pixels).abs().max() < 1e-3
+    quoted("Expected more than 1 value per channel", nn.GroupNorm(32, 32), pixels[:1])
+    quoted("Expected more than 1 spatial element", nn.InstanceNorm2d(32).eval(), pixels)
+    nn.InstanceNorm2d(32, track_running_stats=True).eval()(pixels)
+    signs, sizes = (
+        tensor([[1.0, -1], [1, -1]]),
+        tensor([[5.0, -2], [0.002, -0.0005]])[..., None, None],
+    )
+    assert same(nn.RMSNorm(1)(sizes[:1])[..., 0, 0], signs[:1])
+    assert same(normviz.FilterResponseNorm2d(2)(sizes[:1])[..., 0, 0], tensor([[1.0, 0]]))
+    learned = normviz.FilterResponseNorm2d(2, learn_eps=True, threshold=False)(sizes)[..., 0, 0]
+    assert same(learned[:1], signs[:1]) and 0.1 < learned[1, 0] < 0.3 and -0.1 < learned[1, 1] < 0
+
+
+@shows("`layer(x).sum()", "Gradients explode")
+def sums_send_nothing_back_and_a_nearly_constant_channel_sends_much():
+    x, factors = randn(2, 4, 6, 50)
+    for layer in (
+        nn.BatchNorm1d(6),
+        nn.LayerNorm([6, 50]),
+        nn.GroupNorm(2, 6),
+        nn.InstanceNorm1d(6),
+    ):
+        for upstream, nothing in ((1, True), (layer(x).detach(), True), (factors, False)):
+            assert (gradient(layer, x, upstream).abs().max() < 1e-3) == nothing
+    for of_sum in (lambda x: x - x.mean(), nn.Softmax(-1)):  # no normalization layers
+        assert gradient(of_sum, x, 1).abs().max() < 1e-4
+    assert gradient(nn.BatchNorm1d(6).eval(), x, 1).min() > 0.9
+
+    model = nn.Sequential(nn.Linear(3, 2), layer := nn.BatchNorm1d(2))
+    model[0].weight.data[1] *= 1e-6
+    x, factors = randn(16, 3), randn(16, 2)
+    for eps, limit in ((1e-5, 316), (1e-3, 32)):
+        layer.eps = eps
+        times = gradient(layer, model[0](x).detach(), factors).norm() / factors.norm()
+        assert limit / 2 < times < limit
+    assert layer.running_var.argmin() == 1
+    gradient(model, x, 100 * factors)
+    before = nn.utils.clip_grad_norm_(model.parameters(), 1)
+    after = nn.utils.get_total_norm(p.grad for p in model.parameters())
+    assert before > 100 and same(after, ones(()), 1e-3)
+
+
+@shows("weight_norm gives", "`num_channels", "`layer must take")
+def a_row_has_a_length_and_a_window_a_picture():
+    def g(layer, **dim):
+        return parametrizations.weight_norm(layer, **dim).parametrizations.weight.original0.shape
+
+    linear = nn.Linear(3, 2)
+    linear.weight.data[1] = 0
+    zero = parametrizations.weight_norm(deepcopy(linear))
+    assert zero(ones(1, 3)).isnan().tolist() == [[False, True]]
+    quoted("a slice of the weight must not be all zeros, …", normviz.weight_norm, linear)
+    nn.init.normal_(linear.weight)
+    assert parametrizations.weight_norm(linear)(ones(1, 3)).isfinite().all()
+    assert g(nn.Linear(3, 2)) == (2, 1) and g(nn.Linear(3, 2), dim=1) == (1, 3)
+    assert g(nn.Linear(3, 2), dim=-1) == g(nn.Linear(3, 2), dim=None) == ()
+    assert g(nn.ConvTranspose2d(3, 5, 2)) == (3, 1, 1, 1)
+    assert g(nn.ConvTranspose2d(3, 5, 2), dim=1) == (1, 5, 1, 1)
+    quoted("num_channels (…) must be divisible by num_groups (…)", nn.GroupNorm, 64, 32)
+    assert nn.GroupNorm(32, 64).num_channels == 64
+    assert "LocalResponseNorm" in repr(draw_jacobian(nn.LocalResponseNorm(3), ones(1, 5, 1)))
+
+
+@shows("InstanceNorm: the running", "`update_bn` or")
+def who_asks_for_a_class_passes_others_by():
+    x = randn(4, 3, 5) + 3
+    mean, tracked = x.mean((0, 2)), {"track_running_stats": True}
+    for momentum, moved in ((None, 0 * mean), (0.1, 0.1 * mean)):
+        layer = fed(nn.InstanceNorm1d(3, momentum=momentum, **tracked), x)
+        assert same(layer.running_mean, moved) and layer.num_batches_tracked == 0
+    assert same(fed(nn.BatchNorm1d(3, momentum=None), x, x + 2).running_mean, mean + 1)
+
+    for layer in (nn.InstanceNorm1d(3, **tracked), normviz.BatchNorm1d(3)):
+        layer.running_mean.fill_(50)
+        alone, beside = nn.Sequential(layer), nn.Sequential(deepcopy(layer), nn.BatchNorm1d(3))
+        for model in (alone, beside):
+            update_bn([x], model)
+        assert (layer.running_mean == 50).all()
+        assert same(beside[0].running_mean, 45 + 0.1 * mean)
+        for module in alone.modules():
+            if getattr(module, "running_var", None) is not None:
+                module.reset_running_stats()
+        assert same(fed(alone, *[x] * 44)[0].running_mean, mean, 0.02)
+    model = nn.Sequential(nn.BatchNorm1d(3), normviz.BatchNorm1d(3), nn.InstanceNorm1d(3))
+    for cls, convert, count in (
+        (nn.SyncBatchNorm, nn.SyncBatchNorm.convert_sync_batchnorm, 1),
+        (normviz.SyncBatchNorm, normviz.SyncBatchNorm.convert, 2),
+    ):
+        made = convert(deepcopy(model))
+        assert [isinstance(layer, cls) for layer in made] == [True] * count + [False] * (3 - count)
+    assert same(cat([model[2](part) for part in x.split(2)]), model[2](x))
+
+
+@shows("On several GPUs", "Training on several GPUs", "DistributedDataParallel does not")
+def workers_average_by_worker_what_went_through_and_wait_for_each_other():
+    torch.manual_seed(0)
+    x, goal = randn(2, 6, 1)
+    (of_parts, averaged, said), (of_other, unlike, _) = of_two_workers()[1]
+    wanted = {}
+    for kind in (nn.PReLU, nn.BatchNorm1d):
+        layer = kind(1)
+        (layer(x) - goal).square().mean().backward()
+        wanted[kind.__name__] = layer.weight.grad.item()
+    wanted["SyncBatchNorm"] = wanted["BatchNorm1d"]
+    off = {key for key, found in of_parts.items() if abs(found - wanted[key[0]]) > 1e-4}
+    alone = {key for key in of_parts if key[0] == "BatchNorm1d"}
+    assert off == {("PReLU", (2, 4), False), ("SyncBatchNorm", (2, 4), False), *alone}
+    assert of_parts == of_other and randn(999, 8).var(1).std() > randn(999, 64).var(1).std()
+
+    total = x.clamp(max=0).sum().item()
+    assert_close((averaged, unlike), ([total / 2, 0.0, 0.0], [total / 2, total, total]))
+
+    quotes = (
+        "Timed out waiting|Application timeout caused pair closure",
+        "Connection closed by peer|Connection reset by peer",
+        "SyncBatchNorm needs every worker of its group in each pass of training, and one did not",
+    )
+    assert all(re.search(quote, words) for quote, words in zip(quotes, said, strict=True))
+    assert all(quote in TEXT for quote in "|".join(quotes).split("|"))
+    assert distributed.constants.default_pg_timeout == timedelta(minutes=30)
+    assert together.__kwdefaults__ == {"seconds": 60}
+    samplers = [DistributedSampler(range(9), 2, rank, drop_last=True) for rank in range(2)]
+    assert [len([*sampler]) for sampler in samplers] == [4, 4]
+
+
+@shows("`name '…'")
+def a_worker_gets_the_text_of_its_task_and_its_arguments():
+    def work(rank, size):
+        return torch.ones(size)
+
+    def mended(rank, size, model):
+        import torch
+
+        return model(torch.ones(size, 1)).item()
+
+    with pytest.raises(NameError, match="name 'torch' is not defined") as raised:
+        together(work, 1)
+    assert raised.value.__notes__[-1] in TEXT
+    model = nn.Linear(1, 1)
+    assert together(mended, 1, model) == [model(ones(1, 1)).item()]
 
 
 @shows("A folded convolution")
