@@ -115,7 +115,7 @@ def assert_lit(picture, nth):
 
 def test_pointer_and_keyboard_light_up_one_slice_and_spell_it_out(page):
     """In three pictures of each lesson; tests/test_site.py goes through all of them."""
-    pictures = page.locator("svg.nv").all()
+    pictures = page.locator("svg.nv:not(:has(.nv-outputs))").all()  # but for Jacobians
     for picture in pictures[:2] + pictures[-1:]:
         page.mouse.move(0, 0)
         before, slices = lit(picture), picture.locator(".nv-slice")
@@ -266,7 +266,67 @@ def test_the_linearity_lab_answers_to_each_control(lab):
     expect(readout(lab)).to_contain_text("Affine")
 
 
-@lesson(1, 2, 3, 4, 5, 6)
+@lesson(7)
+def test_the_relatives_lab_answers_to_each_control(lab):
+    expect(readout(lab)).to_contain_text("16 of 64 outputs")
+    for name in ("n, samples", "c, channels", "h, rows", "w, columns"):
+        assert_moves_the_readout(lab.get_by_role("slider", name=name), "ArrowRight", lab)
+    for axis in "nchw":
+        place = lab.get_by_role("slider", name=f"outlier's {axis}")
+        assert_moves_the_readout(place, "ArrowRight", lab)
+    expect(lab.locator("svg.nv")).to_contain_text("The outlier stands at (1, 1, 1, 1)")
+    assert_moves_the_readout(lab.get_by_role("slider", name="outlier: plus"), "End", lab)
+    lab.get_by_role("button", name="eval").click()
+    expect(readout(lab)).to_contain_text("1 of 225 outputs")
+    for button in ("input", "output", "change"):
+        lab.get_by_role("button", name=button).click()
+        expect(lab.get_by_role("button", name=button)).to_have_class(re.compile("mod-active"))
+    layers = lab.get_by_label("layer", exact=True)
+    for layer in texts(layers.locator("option")):
+        layers.select_option(layer)
+        expect(lab.locator(".nv-title").first).to_contain_text(layer.split()[0])
+        expect(readout(lab).get_by_role("alert")).to_have_count(0)
+
+
+@lesson(8)
+def test_the_gradient_lab_answers_to_each_control(lab):
+    expect(readout(lab)).to_contain_text("three terms")
+    for slider in lab.get_by_role("slider").all():
+        assert_moves_the_readout(slider, "End", lab)
+    for name, wrong, right in (("x", "1, two, 6", "1, 2, 9"), ("g", "1, 0", "1, 1, 1")):
+        vector = lab.get_by_role("textbox", name=name, exact=True)
+        vector.fill(wrong)
+        vector.press("Enter")
+        expect(readout(lab).get_by_role("alert")).to_contain_text("numbers")
+        vector.fill(right)
+        vector.press("Enter")
+        expect(readout(lab).get_by_role("alert")).to_have_count(0)
+    for button, says in {"detached": "one term", "eval": "one term"}.items():
+        lab.get_by_role("button", name=button).click()
+        expect(readout(lab)).to_contain_text(says)
+    lab.get_by_role("button", name="in the gradient").click()
+    lab.get_by_label("layer", exact=True).select_option("RMSNorm")
+    expect(readout(lab)).to_contain_text("two terms")
+    shown = lab.locator(".widget-html").first
+    assert shown.evaluate("node => node.scrollHeight <= node.clientHeight")  # nothing is cut off
+
+
+@lesson(9)
+def test_the_workers_lab_answers_to_each_control(lab):
+    expect(readout(lab)).to_contain_text("Each on its own (4, 4 samples)")
+    workers, samples, drift = lab.get_by_role("slider").all()
+    workers.press("ArrowRight")
+    expect(readout(lab)).to_contain_text("(3, 3, 2 samples)")
+    samples.press("ArrowRight")
+    expect(readout(lab)).to_contain_text("(3, 3, 3 samples)")
+    assert_moves_the_readout(drift, "End", lab)
+    lab.get_by_role("button", name="last one smaller").click()
+    expect(readout(lab).get_by_role("alert")).to_contain_text("worker 2 has one number")
+    lab.get_by_role("button", name="on", exact=True).click()
+    expect(readout(lab)).to_contain_text("Together")
+
+
+@lesson(1, 2, 3, 4, 5, 6, 7, 8, 9)
 def test_every_control_of_a_lab_has_a_name_and_a_slider_says_where_it_stands(lab):
     kinds = ("input", "select", "button", "[role=slider]", "[contenteditable]")
     controls = lab.locator(", ".join(f"{kind}:visible" for kind in kinds))
@@ -296,7 +356,7 @@ def test_an_answer_in_its_cell_is_right_or_not_yet(page):
         expect(cell.locator(".jp-OutputArea-output")).to_contain_text(verdict)
 
 
-@lesson(1, 2, 3, 4, 5, 6)
+@lesson(1, 2, 3, 4, 5, 6, 7, 8, 9)
 def test_a_prediction_is_clicked_and_judged_by_the_next_cell_above_a_folded_answer(page):
     choice = page.locator(".jp-CodeCell", has=page.locator("fieldset")).first
     telling = page.locator(".jp-CodeCell:has(fieldset) + .jp-CodeCell").first

@@ -208,13 +208,14 @@ def test_a_running_variance_that_was_infinite_stays_so_as_in_torch(dtype):
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)
 
 
-def test_under_checkpointing_a_batch_counts_once_and_in_torch_twice():
+def test_under_checkpointing_torch_counts_twice_and_ours_once_where_it_stands_last():
     counts = []
-    for library in (nn, normviz):
-        layer, x = library.BatchNorm1d(3), random_input((7, 3)).requires_grad_()
-        checkpoint(layer, x, use_reentrant=False).sum().backward()
-        counts.append(int(layer.num_batches_tracked))
-    assert counts == [2, 1]
+    for kind in (nn.BatchNorm1d, normviz.BatchNorm1d):
+        for behind in ([], [nn.Linear(3, 3)]):
+            layer, x = kind(3), random_input((7, 3)).requires_grad_()
+            checkpoint(nn.Sequential(layer, *behind), x, use_reentrant=False).sum().backward()
+            counts.append(int(layer.num_batches_tracked))
+    assert counts == [2, 2, 1, 2]
 
 
 PARTS = {

@@ -202,7 +202,7 @@ TAUGHT = {
         ("05", "checkpoint-twice", "use_reentrant=False"),
         ("05", "checkpoint-momentum", "1 - 0.9**0.5"),
         ("09", "accumulate", "[[1.0], [5.0]], [[3.0], [7.0]]"),
-        ("09", "checkpoints", "checkpoint(layer, x"),
+        ("09", "checkpoints", "checkpoint(part, x"),
     ],
     "Q11: what do several workers do: whose statistics? What is SyncBatchNorm?": [
         ("05", "workers", "worker.running_mean"),

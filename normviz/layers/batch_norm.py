@@ -15,7 +15,8 @@ class BatchNorm1d(TrackingNorm):
     eval, the same with the running statistics.
 
     Under activation checkpointing, torch's layer counts and tracks a batch twice, once for each
-    pass; this one once, as the second pass ends as soon as it has what the gradient needs.
+    pass, and so does this one; but if it stands last in a part with ``use_reentrant=False``, once,
+    as the second pass ends as soon as it has what the gradient needs.
 
     Args:
         num_features: C, the number of channels.
