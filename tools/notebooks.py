@@ -80,5 +80,6 @@ def run(*cells: NotebookNode, patience: int = 120) -> Run:
             start = perf_counter()
             client.execute(stderr=stderr, env=one_thread)
     (seconds, _), (_, said) = noted[-2:]  # after the last cell, and after that of the cost
-    kilobytes, processor = notebook.cells.pop().outputs[0].text.split()
+    told = "".join(output.text for output in notebook.cells.pop().outputs)  # in pieces, if need be
+    kilobytes, processor = told.split()
     return Run(notebook, said, seconds, float(processor), int(kilobytes) / 1000)
