@@ -5,100 +5,81 @@ from collections.abc import Iterator
 import numpy as np
 
 from normviz.derivatives import Run
-from normviz.words import count_odd, five_digits, number_of
+from normviz.words import count_odd, five_digits, name_slice, number_of
 
 MOVERS = 3  # the inputs that are named, of those that move an output most
 
 
 class Influence:
-    """What is said of one output.
+    """What is said of one output, a flat index; the row has its derivative by each input."""
 
-    Args:
-        run: the pass.
-        x, y: its input and its output.
-        index: where in y the output stands.
-        row: its derivative by each input, as a vector.
-    """
-
-    def __init__(self, run: Run, x: np.ndarray, y: np.ndarray, index, row: np.ndarray):
-        self.run, self.shape = run, x.shape
-        self.output = int(np.ravel_multi_index(index, y.shape))
-        self.same = x.shape == y.shape
-        self.slice = run.slice_at(index) if run.plan_holds else None
+    def __init__(self, run: Run, output: int, row: np.ndarray):
+        self.run, self.output, self.slice = run, output, ""
         self.moved = row != 0  # or nan
         self.row = np.where(np.abs(row) < run.noise, 0.0, row)
-        of = f", {self.slice.name}" if self.slice and self.slice.name else ""
-        self.name = f"Output {_tuple(index)}{of}"
-        own = f"x = {five_digits(float(x[index]))}, " if self.same else ""
-        self.values = f"{own}y = {five_digits(float(y[index]))}"
+        if run.coloured and len(run.pooled) < 2:
+            name = name_slice(run.coloured, int(run.labels.flat[output]), run.x.shape)
+            self.slice = name if name != "all" else ""
+        self.has_own = run.x.shape == run.y.shape
+        own = f"x = {five_digits(run.x.flat[output])}, " if self.has_own else ""
+        name = f"Output {_place(output, run.y.shape)}{', ' * bool(self.slice)}{self.slice}"
+        self.name = f"{name}: {own}y = {five_digits(run.y.flat[output])}"
+        odd = count_odd(self.row)
+        self.lines = [f"Its derivatives hold {odd}."] if odd else [*self._say()]
 
-    @property
-    def lines(self) -> list[str]:
+    def _say(self) -> Iterator[str]:
         """Its own derivative, those of its slice, their sum, and those outside."""
-        if not np.isfinite(self.row).all():
-            return [f"Its derivatives hold {count_odd(self.row)}."]
-        if self.slice is None:
-            return [*self._of_any()]
-        own = f"Its own input: ∂y/∂x = {_signed(self.row[self.output])}."
-        return [own, *(self._of_stored() if self.slice.inside is None else self._of_slice())]
-
-    def _of_stored(self) -> Iterator[str]:
-        strays = np.count_nonzero(self.moved) - int(self.moved[self.output])
-        if strays:
-            yield f"{number_of(strays, 'other input')} move it all the same."
-        else:
-            yield "No other input moves it: one slope, with stored statistics."
+        if self.has_own:
+            yield f"Its own input: ∂y/∂x = {_signed(self.row[self.output])}."
+        yield from self._of_slice() if self.run.explained else self._of_any()
 
     def _of_slice(self) -> Iterator[str]:
-        inside, name = self.slice.inside, self.slice.name
-        row, count, inner = self.row, len(inside), self.row[inside]
-        of, outside_of = (f" of {name}", f" outside {name}") if name else ("", "")
-        if self.run.pooled[1:]:
-            of, outside_of = " in its slices", " outside its slices"
-        if count > 1:
-            yield f"The {_others(count - 1)}{of}: {_range(inner[inside != self.output])}."
+        run, row, inside = self.run, self.row, np.array([self.output])
+        if run.slices:
+            same = [labels == labels[self.output] for labels in run.slices]
+            inside = np.flatnonzero(np.logical_or.reduce(same))
+        inner, others = row[inside], row[inside[inside != self.output]]
+        rest = number_of(row.size - inside.size, "number")
+        strays = np.count_nonzero(self.moved) - np.count_nonzero(self.moved[inside])
+        name = {0: "its own place", 1: self.slice or "x"}.get(len(run.slices), "its slices")
+        if others.size:
+            count = "other number" if others.size == 1 else f"{others.size:,} others"
+            yield f"The {count} of {name}: {_range(others)}."
             total = _sum(inner)
-            if total or not inner.any():
-                yield f"Added up: {_signed(total)}."
-            else:
-                yield f"Added up: 0. If all{of} rise by the same amount, y stays."
-        if self.slice.normalized is not None and inner.any():
-            total = _sum(inner * self.slice.normalized)
-            more = "; with ε = 0 it would be 0" if total and self.run.vanishes else ""
+            stays = f" If all of {name} rise by the same amount, y stays."
+            yield f"Added up: {_signed(total)}.{stays if inner.any() and not total else ''}"
+        if run.normalized is not None and inner.any():
+            total = _sum(inner * run.normalized[inside])
+            more = "; with ε = 0 it would be 0" if total and run.vanishes else ""
             yield f"Each times its x̂, added up: {_signed(total)}{more}."
-        if rest := len(row) - count:
-            strays = np.count_nonzero(self.moved) - np.count_nonzero(self.moved[inside])
-            outside = f"{number_of(rest, 'number')}{outside_of}"
-            if strays:
-                yield f"{strays:,} of the {outside} move it all the same."
-            else:
-                yield f"The {outside} move{'s' * (rest == 1)} it by 0."
+        if strays:
+            yield f"{strays:,} of the {rest} outside {name} move it all the same."
+        elif not run.slices:
+            yield "No other input moves it: one slope, with stored statistics."
+        elif inside.size < row.size:
+            yield f"The {rest} outside {name} move{'s' * rest.startswith('1 ')} it by 0."
 
     def _of_any(self) -> Iterator[str]:
-        row = self.row
-        if self.same:
-            yield f"Its own input: ∂y/∂x = {_signed(row[self.output])}."
-        count = int(np.count_nonzero(self.moved))
-        if count:
-            verb = "moves" if count == 1 else "move"
-            yield f"{number_of(count, 'input')} {verb} it: {_range(row[self.moved])}."
-            yield f"Added up: {_signed(_sum(row))}."
-        if count < len(row):
-            yield f"{'The other ' * bool(count)}{number_of(len(row) - count, 'input')}: by 0."
+        moving, still = self.row[self.moved], np.count_nonzero(~self.moved)
+        if moving.size:
+            verb = "moves" if moving.size == 1 else "move"
+            yield f"{number_of(moving.size, 'input')} {verb} it: {_range(moving)}."
+            yield f"Added up: {_signed(_sum(moving))}."
+        if still:
+            yield f"{'The other ' * bool(moving.size)}{number_of(still, 'input')}: by 0."
 
     @property
-    def movers(self) -> str:
-        """The inputs that move it most."""
+    def text(self) -> str:
+        """All of it, and the inputs that move it most."""
         size = np.where(np.isfinite(self.row), np.abs(self.row), 0)
-        some = np.argpartition(size, -min(MOVERS, len(size)))[-MOVERS:]
+        some = np.argpartition(size, -min(MOVERS, size.size))[-MOVERS:]
         most = sorted(some[size[some] > 0].tolist(), key=lambda at: (-size[at], at))
-        return ", ".join(
-            f"{_tuple(np.unravel_index(at, self.shape))} {_signed(self.row[at])}" for at in most
-        )
+        movers = ", ".join(f"{_place(at, self.run.x.shape)} {_signed(self.row[at])}" for at in most)
+        return f"o{self.name[1:]}. {' '.join(self.lines)}{' Most: ' * bool(most)}{movers}"
 
 
-def _tuple(index) -> str:
-    return str(tuple(map(int, index)))
+def _place(at: int, shape) -> str:
+    return str(tuple(map(int, np.unravel_index(at, shape))))
 
 
 def _sum(terms: np.ndarray) -> float:
@@ -113,16 +94,10 @@ def _signed(number: float) -> str:
     >>> _signed(0.25), _signed(-0.25), _signed(0.0)
     ('+0.25', '−0.25', '0')
     """
-    number = float(number)
-    return "+" * (number > 0) + five_digits(number)
+    return "+" * bool(number > 0) + five_digits(number)
 
 
 def _range(numbers: np.ndarray) -> str:
     low, high = _signed(numbers.min()), _signed(numbers.max())
-    if len(numbers) == 1:
-        return low
-    return f"each {low}" if low == high else f"from {low} to {high}"
-
-
-def _others(count: int) -> str:
-    return "other number" if count == 1 else f"{count:,} others"
+    same = f"each {low}" if numbers.size > 1 else low
+    return same if low == high else f"from {low} to {high}"

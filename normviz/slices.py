@@ -87,7 +87,7 @@ class _Page:
     """What is written and drawn, and where: heading, chips, arithmetic, headers, cells."""
 
     def __init__(self, x, reduction: Reduction, title: str, caption, notes):
-        self.axes, self.cell_width, texts = _choose_grid(x, reduction)
+        self.axes, self.cell_width, texts = choose_grid(x, reduction.name_axes(x.shape))
         shown = [axis.shown for axis in self.axes]
         labels = reduction.labels(x.shape, at=shown)
         numbers = x[np.ix_(*shown)]
@@ -101,13 +101,13 @@ class _Page:
             whole = numbers.size == x.size
             notes = note_odd_numbers("x", numbers, whole, self.captions.values())
         left_out = _notes(self.axes, len(self.cells), slices)
-        self.title, self.head = title, [_facts(x, reduction), *left_out, *notes]
+        self.title, self.head = title, [facts_on(x, reduction), *left_out, *notes]
 
         self.left = left_margin(self.axes)
         self.chips = _Chips(self, top=36 + LINE * len(self.head))
         self.lines_top = self.chips.bottom + LINE
         lines = max(len(caption.lines) for caption in self.captions.values())
-        headers = sum(axis.across and _has_header(axis, len(self.axes)) for axis in self.axes)
+        headers = sum(axis.across and has_header(axis, len(self.axes)) for axis in self.axes)
         self.top = self.lines_top + LINE * (lines + headers) - 6  # of the cells
 
     @property
@@ -176,7 +176,8 @@ def first_of(numbers) -> list[float]:
     return [float(number) for number in islice(corner.flat, MAX_TERMS)]
 
 
-def _facts(x, reduction) -> str:
+def facts_on(x, reduction) -> str:
+    """``"shape (3, 2): n 3, c 2. 2 slices of 3 numbers."``."""
     names = reduction.name_axes(x.shape)
     sizes = ", ".join(f"{name} {size}" for name, size in zip(names, x.shape, strict=True))
     return f"shape {x.shape}: {sizes}. {count_slices(reduction, x.shape)}."
@@ -184,14 +185,20 @@ def _facts(x, reduction) -> str:
 
 def _notes(axes, drawn: int, slices: int) -> list[str]:
     """What the picture leaves out."""
-    cut = [f"{len(a.shown)} of {a.size} along {a.name}" for a in axes if len(a.shown) < a.size]
+    cut = spell_cut(axes)
     if not cut:
         return []
     part = f"{drawn:,} of {slices:,} slices are drawn. " if drawn < slices else ""
     return [
-        f"Drawn by head and tail: {', '.join(cut)}.",
+        f"Drawn by head and tail: {cut}.",
         f"{part}The numbers that are left out count like all others.",
     ]
+
+
+def spell_cut(axes) -> str:
+    """``"4 of 5 along w"``; nothing if all positions are drawn."""
+    cut = (f"{len(a.shown)} of {a.size} along {a.name}" for a in axes if len(a.shown) < a.size)
+    return ", ".join(cut)
 
 
 def note_odd_numbers(name: str, shown: np.ndarray, whole: bool, captions: Iterable[Caption]):
@@ -207,11 +214,11 @@ def note_odd_numbers(name: str, shown: np.ndarray, whole: bool, captions: Iterab
         yield f"{name} holds nan or inf where it is not drawn: see the statistics."
 
 
-def _choose_grid(x, reduction) -> tuple[list[Axis], int, list[str]]:
+def choose_grid(x, names, width=CELL_HEIGHT, *cells) -> tuple[list[Axis], int, list[str]]:
     """A grid, how wide its cells are, and their numbers, written out: the longest one just fits."""
-    names, width, shown = reduction.name_axes(x.shape), CELL_HEIGHT, []
+    shown = []
     while True:  # wider cells leave room for fewer of them, which may need still wider ones
-        axes = lay_out(x.shape, names, width)
+        axes = lay_out(x.shape, names, width, *cells)
         if shown != [axis.shown for axis in axes]:
             shown = [axis.shown for axis in axes]
             numbers = x[np.ix_(*shown)]
@@ -258,7 +265,7 @@ def _draw_cells(cells, mark, width, left, top):
     yield svg_dash(mark, "".join(dashes))
 
 
-def _has_header(axis: Axis, ndim: int) -> bool:
+def has_header(axis: Axis, ndim: int) -> bool:
     """Whether positions are named at the margin: blocks are; cells only where there is room."""
     return not axis.innermost or ndim < 4
 
@@ -277,14 +284,14 @@ def left_margin(axes) -> int:
     """Room for the names of rows, and of axes."""
     labels = []
     for axis in axes:
-        if _has_header(axis, len(axes)):
+        if has_header(axis, len(axes)):
             labels += [_arrow(axis)] if axis.across else _header_labels(axis)
     return 14 + round(LETTER * max(map(len, labels)))
 
 
 def draw_headers(axes, left, top):
     """Names of positions, above and beside the cells."""
-    headers = [axis for axis in axes if _has_header(axis, len(axes))]
+    headers = [axis for axis in axes if has_header(axis, len(axes))]
     across = [axis for axis in headers if axis.across]
     for line, axis in enumerate(reversed(across)):
         y, labels = top - 6 - LINE * line, _header_labels(axis)
