@@ -252,22 +252,22 @@ def draw_gradient() -> list[str]:
     for x, name, wide in ((LEFT, "mean(g) =", 64), (236 - 27, "mean(g · y) =", 88)):
         parts.append(svg_text(x, TOP + 92, name, "body"))
         parts.append(rect("box", x + wide, TOP + 78, 54, 20))
+    lines = (
+        "The bars of g are",
+        "drawn. Draw the other",
+        "two terms, each from",
+        "where the last ends;",
+        "then the sum, from 0.",
+    )
+    for i, line in enumerate(lines):
+        parts.append(svg_text(LEFT, zero - 8 * unit + 4 + 16 * i, line, "body"))
     for value in range(-4, 9, 2):
         y = zero - unit * value
         parts.append(path("fine" if value else "line", (columns[0] - 40, y), (532, y)))
         parts.append(svg_text(columns[0] - 48, y + 4, short(value), "body", "end"))
     for x, g in zip(columns, GRADIENT["g"], strict=True):
         parts.append(rect("mark", x - 36, zero - unit * g, 18, unit * g))
-    lines = (
-        "The bars of g are",
-        "drawn. Draw the other",
-        "two terms, each from",
-        "where the last ends;",
-    )
-    lines += ("then the sum, from 0.",)
-    return parts + [
-        svg_text(LEFT, zero - 8 * unit + 4 + 16 * i, line, "body") for i, line in enumerate(lines)
-    ]
+    return parts
 
 
 def draw_workers() -> list[str]:

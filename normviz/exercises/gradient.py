@@ -112,7 +112,7 @@ PREDICTIONS: dict[str, Prediction] = {
             "(1.5, −1.5)": "That is g − mean(g), two terms over σ = 1. The third one takes away "
             "what is left.",
         },
-        praise="Two numbers come out as −1 and 1, whatever they are, so they cannot move anything.",
+        praise="But for ε, two numbers come out as −1 and 1, so they cannot move anything.",
     ),
     "step_of_large_weights": Prediction(
         "a hundredth",
@@ -181,7 +181,7 @@ EXERCISES: dict[str, Exercise] = {
             ],
         ),
         praise="(4 − 1 − 1, −1 − 1, −1 + 1, −1 + 1) / 2: its sum is 0, and so is its sum with y.",
-        hint="mean(g) is 4/4. mean(g · y) is 4 · (−1) / 4. Then one bracket for each number.",
+        hint="First the two means, of g and of g · y. Then one bracket for each number.",
         solution="mean(g) = 1 and mean(g · y) = −1, so the brackets are 4 − 1 − 1, 0 − 1 − 1, "
         "0 − 1 + 1 and 0 − 1 + 1. Over σ = 2: (1, −1, 0, 0).",
     ),
@@ -281,7 +281,7 @@ EXERCISES: dict[str, Exercise] = {
             ],
         ),
         praise="2/4 · (1 − 1/4 − 1/4): half of what it would be in eval.",
-        hint="γ/σ · (1 − 1/m − y²/m), with y² = 1.",
+        hint="Which line of section 9 says it? Its parts come back through the mean and the variance.",
         solution="γ/σ · (1 − 1/m − y²/m) = 2/4 · (1 − 1/4 − 1/4) = 0.25.",
     ),
     "layer_norm_backward": Exercise(
