@@ -220,7 +220,8 @@ def _judge(setting: WorkersSetting, workers: list[Worker]) -> str:
 
 def _noise_in_words(setting: WorkersSetting, smallest: int, samples: int) -> str:
     m = samples if setting.sync else smallest
-    text = f"An unbiased variance of m = {m} numbers is typically off by √(2/(m − 1)) = {_percent(m)}"
+    off = f"is typically off by √(2/(m − 1)) = {_percent(m)}"
+    text = f"An unbiased variance of m = {m} numbers {off}"
     return f"{text}." if m == samples else f"{text}; of all {samples}, by {_percent(samples)}."
 
 
