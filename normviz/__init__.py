@@ -15,6 +15,8 @@ _HOME = {
     "weight_norm": "layers.weights",
     "explain": "explanation",
     "Explanation": "explanation",
+    "probe": "probing",
+    "Probe": "probing",
     "draw_slices": "slices",
     "draw_cubes": "cubes",
     "draw_jacobian": "jacobian",

@@ -12,10 +12,13 @@ from normviz.looking import twin_of, untouched
 from normviz.normalization import normalize_precisely, standardize
 from normviz.picture import Picture
 from normviz.plans import Plan, declared, plan_of
+from normviz.probing import probe, weights_of
 from normviz.reduction import Reduction
 from normviz.refusals import RefusedInput, check_input, check_tensor
 from normviz.state import epsilon_of, stored_statistics
 from normviz.telling import Part, Told, listening
+
+ASKED = "No plan is declared: all this, ε, weight and bias too, was found by moving numbers."
 
 
 def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
@@ -26,7 +29,8 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
 
     Args:
         layer: a normalization layer of normviz or of torch.nn, or one of any class that has a plan
-            (see ``plan_of``), in training or in eval; or a module whose weight is normalized.
+            (see ``plan_of``), in training or in eval; or a module whose weight is normalized. Of
+            one without a plan, ``probe`` is asked what it does, and what is printed says so.
         x: the input, a floating-point tensor of a shape that the layer takes.
 
     Raises:
@@ -43,7 +47,15 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
     channel 0     7    24.667     27.75   0, then 0.7  1, then 3.675
     channel 1    10    24.667     27.75     0, then 1  1, then 3.675
     """
-    _check_layer(layer, x)
+    asked = None
+    try:
+        _check_layer(layer, x)
+    except RefusedInput:
+        raise
+    except ValueError:  # it declares nothing
+        asked = _ask(layer, x)
+        if not asked:
+            raise
     seen: dict[str, torch.Tensor] = {}
     with untouched(layer), listening() as heard, torch.no_grad():
         before = _buffers(layer)
@@ -62,7 +74,7 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
         if not isinstance(output, torch.Tensor):
             raise RefusedInput(f"layer(x) must be a tensor: got {type(output).__name__}.")
         seen = {"x": x, "made": output} | seen
-        explained = _explain(layer, seen["x"], seen["made"], heard, before, output)
+        explained = _explain(layer, seen["x"], seen["made"], heard, before, output, asked)
     if not str(getattr(type(layer).forward, "__module__", "")).startswith("torch."):
         _verify(explained)
     return explained
@@ -103,17 +115,48 @@ def _verify(explained: "Explanation") -> None:
     )
 
 
-def _explain(layer, x, made, heard, before, output) -> "Explanation":
+@dataclass(frozen=True)
+class _Asked:
+    """What was found of a module that declares no plan."""
+
+    plan: Plan
+    eps: float
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+def _ask(layer, x) -> _Asked | None:
+    """What moving numbers tells of a single module; None unless that is the formula shown here."""
+    if not isinstance(layer, nn.Module) or next(layer.children(), None) is not None:
+        return None
+    try:
+        found = probe(layer, x)
+    except ValueError:  # it takes no such x, or x is none
+        return None
+    usual = found.correction == 0 and (found.eps_inside or found.eps == 0) and not found.activation
+    usual = usual and {*found.stored.values()} <= {"the mean", "the unbiased variance"}
+    if not (usual and found.slice):
+        return None
+    weight, bias = weights_of(layer, x, found)
+    return _Asked(found.plan, found.eps, weight, bias)
+
+
+def _explain(layer, x, made, heard, before, output, asked: _Asked | None) -> "Explanation":
     """What was seen and heard of a pass, while the layer is as it was in it."""
-    _, plan = declared(layer, x.ndim)
+    plan = asked.plan if asked else declared(layer, x.ndim)[1]
     numbers = x
     weight, bias = (
         held if isinstance(held := getattr(layer, name, None), torch.Tensor) else None
         for name in ("weight", "bias")
     )
+    if asked:
+        weight, bias = asked.weight, asked.bias
     if plan.normalizes != "input":
         numbers, made, weight, bias = *_parts_of_weight(layer, plan.normalizes), None
     told = next((told for told in heard if told.plan == plan), None)
+    if asked:
+        own = _measure(numbers, plan, plan.reduction)
+        told = Told(plan, "batch", *own, asked.eps, batch=own)
     try:
         told = told or _tell(layer, plan, numbers)
     except ValueError:
@@ -133,6 +176,7 @@ def _explain(layer, x, made, heard, before, output) -> "Explanation":
         output=output.detach(),
         weight=None if weight is None else weight.detach().clone(),
         bias=None if bias is None else bias.detach().clone(),
+        asked=bool(asked),
     )
 
 
@@ -176,20 +220,38 @@ class Explanation:
     """One forward pass, taken apart. A notebook shows the picture, ``print`` a table.
 
     All tensors are detached copies. Half precision is explained in float32.
+
+    Attributes:
+        layer: a copy, as it was after the pass.
+        x: what reached the layer: its pre-hooks may have changed it.
+        plan: what the layer pools, shares and keeps.
+        told: what normalized, in float64.
+        before, after: all buffers: running_mean and so on.
+        numbers: what is normalized: x, or the layer's weight.
+        normalized: ``(numbers - mean) / sqrt(var + eps)``.
+        made: what the layer makes of that: ``normalized * weight + bias``.
+        output: ``layer(x)``: that, and what its hooks have made of it.
+        weight, bias: of the layer; None if there is none.
+        asked: whether the plan was not declared, but found by ``probe``.
+
+    >>> explained = explain(nn.LayerNorm(3), torch.tensor([[1.0, 2.0, 6.0]]))
+    >>> explained.source, explained.count, explained.mean, explained.var
+    ('batch', 3, tensor([3.]), tensor([4.6667]))
     """
 
-    layer: nn.Module  # a copy, as it was after the pass
-    x: torch.Tensor  # what reached the layer: its pre-hooks may have changed it
-    plan: Plan  # what the layer pools, shares and keeps
-    told: Told  # what normalized, in float64
-    before: dict[str, torch.Tensor]  # all buffers: running_mean, running_var, …
+    layer: nn.Module
+    x: torch.Tensor
+    plan: Plan
+    told: Told
+    before: dict[str, torch.Tensor]
     after: dict[str, torch.Tensor]
-    numbers: torch.Tensor  # what is normalized: x, or the layer's weight
-    normalized: torch.Tensor  # (numbers - mean) / sqrt(var + eps)
-    made: torch.Tensor  # what the layer makes of that: normalized * weight + bias
-    output: torch.Tensor  # layer(x): that, and what its hooks have made of it
+    numbers: torch.Tensor
+    normalized: torch.Tensor
+    made: torch.Tensor
+    output: torch.Tensor
     weight: torch.Tensor | None
     bias: torch.Tensor | None
+    asked: bool = False
 
     @property
     def source(self) -> str:
@@ -317,7 +379,7 @@ class Explanation:
             return None
 
     def __repr__(self) -> str:
-        return table_of(self)
+        return table_of(self) + f"\n\n{ASKED}" * self.asked
 
 
 def _buffers(layer: nn.Module) -> dict[str, torch.Tensor]:
