@@ -117,7 +117,11 @@ class Diagnosis:
         table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         more = len(self.layers) - MAX_ROWS
         table += [f"… and {more} more"] * (more > 0)
-        notes = [f"{layer.name}: {note}" for layer in self.layers if (note := note_on(layer))]
+        notes = [
+            f"{layer.name or '(model)'}: {note}"
+            for layer in self.layers
+            if (note := note_on(layer))
+        ]
         parts = [self.summary, "\n".join(table if self.layers else []), "\n".join(notes)]
         for code, found in self._by_code():
             first = found[0]
@@ -197,6 +201,8 @@ def source_of(call) -> str:
 
 def note_on(layer: Watched) -> str | None:
     """What is merely worth knowing: whether eval needs the layer at all."""
+    if layer.now.plan is None:
+        return "it does not declare what it pools; normviz.probe(layer, x) finds it"
     call = (layer.in_eval or [None])[0]
     if call is None or not call.stored or not call.plan.over_samples or call.apart is None:
         return None

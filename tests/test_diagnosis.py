@@ -340,3 +340,14 @@ def test_a_diagnosis_from_a_shell(arguments, status, words, tmp_path):
     )
     assert run.returncode == status, run.stderr
     assert words in (run.stderr if status == 2 else run.stdout)
+
+
+def test_what_a_layer_does_not_declare_is_left_to_probe():
+    class PerPixel(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+    x = torch.randn(16, 8, 5, 8)  # the last axis is as long as that of the channels
+    diagnosis = diagnose(PerPixel(8), x)
+    assert "(model): it does not declare what it pools; normviz.probe(layer, x)" in diagnosis.text
+    assert str(normviz.probe(PerPixel(8), x).slice) == "over c, one per n, h, w"
