@@ -153,6 +153,8 @@ TRACKED, GIVEN = ("False", "True"), ("set afterwards", "given to the constructor
 OF_RELATIVES = (*SHAPE, "outlier's n", "outlier's c", "outlier's h", "outlier's w", "outlier: plus")
 CHANGED = ("output", "change")
 DETACHED = ("detached", "in the gradient")
+OF_DETECTIVE = ("n, sample", "c, channel", "h, row", "w, column", "plus")
+DONE = ("times 3", "move one number")
 OF_WORKERS = ("workers", "samples in all", "drift from one to the next")
 PARTS, SYNC = ("last one smaller", "equal"), ("on", "off")
 OF_MOMENTUM = ("slide momentum", "batches", "batch size", "drift")
@@ -170,6 +172,10 @@ WAYS: dict[str, tuple[float | None, list[Move]]] = {
     "linearity lab": (PLOT, controls("labs.linearity_lab()", "a", "b", "ε", MODE)),
     "gradient lab": (2.5, controls("labs.gradient_lab()", "weight γ", "ε", MODE, DETACHED)),
     "relatives lab": (PICTURE, controls("labs.relatives_lab()", *OF_RELATIVES, MODE, CHANGED)),
+    "detective lab": (
+        PICTURE,
+        controls("labs.detective_lab()", *OF_DETECTIVE, ("B", "A"), DONE, MODE, CHANGED),
+    ),
     "workers lab": (2.5, controls("labs.workers_lab()", *OF_WORKERS, PARTS, SYNC)),
     **{name: (None, [Move(cell, output="img")]) for name, cell in RIVALS.items()},
 }

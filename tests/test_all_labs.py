@@ -60,6 +60,10 @@ OTHER_SETTINGS = {
         **{"layer": "GroupNorm", "shape": (3, 6, 2, 1), "outlier": (2, 5, 1, 0), "size": -20.0},
         **{"groups": 3, "training": False, "show": "output"},
     },
+    "detective_lab": {
+        **{"box": "E", "place": (1, 3, 0, 1), "size": -4.0, "experiment": "times 3"},
+        **{"training": False, "show": "output", "guess": "Conv2d(4, 4, 1)"},
+    },
     "workers_lab": {"workers": 3, "samples": 30, "parts": "unequal", "drift": 1.0, "sync": True},
 }
 

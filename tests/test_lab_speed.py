@@ -18,6 +18,7 @@ MOVES = {
     "linearity_lab": ("a", [0.5, 1.0], 0.51),
     "gradient_lab": ("weight", [1.5, 1.0], 0.45),
     "relatives_lab": ("size", [20.0, 10.0], 0.12),
+    "detective_lab": ("size", [20.0, 9.0], 0.07),
     "workers_lab": ("drift", [1.0, 2.0], 0.8),
 }
 

@@ -1,6 +1,7 @@
 """Explorers for a notebook: move a control, and see what a layer makes of it."""
 
 from normviz.labs.bessel import bessel_lab
+from normviz.labs.detective import detective_lab
 from normviz.labs.gradient import gradient_lab
 from normviz.labs.linearity import linearity_lab
 from normviz.labs.modes import modes_lab
@@ -11,6 +12,7 @@ from normviz.labs.workers import workers_lab
 
 __all__ = [
     "bessel_lab",
+    "detective_lab",
     "gradient_lab",
     "linearity_lab",
     "modes_lab",
