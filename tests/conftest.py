@@ -6,6 +6,7 @@ from contextlib import ExitStack
 os.environ["OMP_NUM_THREADS"] = "1"  # of torch, here and below: two workers keep two cores busy
 
 import pytest
+import torch
 
 from normviz.picture import Picture
 from normviz.plots import Plot
@@ -71,3 +72,11 @@ def chromium():
             # Where all tests have to run, that is no excuse.
             (pytest.fail if os.environ.get("CI") else pytest.skip)("needs chromium and playwright")
         yield browser
+
+
+@pytest.fixture
+def seeded():
+    """The same random numbers each time, and afterwards those that would have come."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -14,43 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patients import codes, fed, images, model_of, table
 from torch import nn
 
 import normviz
 from normviz import Diagnosis, Finding, diagnose
 from normviz.diagnosis import FINDINGS
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 ROOT = Path(normviz.__file__).parents[1]
-
-
-def codes(model, *args, **kwargs):
-    return diagnose(model, *args, **kwargs).codes
-
-
-def table(rows=64, columns=3):
-    return torch.randn(rows, columns) * 2 + 5
-
-
-def images(count=16, channels=3, size=8):
-    return torch.randn(count, channels, size, size) * 2 + 1
-
-
-def fed(layer, x, times=60):
-    layer.train()
-    for _ in range(times):
-        layer(x)
-    return layer
-
-
-def model_of(norm, before=3, after=4, bias=False):
-    return nn.Sequential(nn.Linear(before, after, bias=bias), norm, nn.ReLU(), nn.Linear(after, 2))
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 @pytest.mark.parametrize("kind", FINDINGS, ids=lambda kind: kind.code)
