@@ -14,8 +14,12 @@ from addresses import BINDER
 project = "normviz"
 html_title = "normviz"
 root_doc = "README"
-include_patterns = ["README.md", "notebooks/*.ipynb", "docs/*.md", "docs/teaching/*.md"]
-extensions = ["myst_nb"]
+include_patterns = ["README.md", "notebooks/*.ipynb", "docs/*.md", "docs/*/*.md"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+
+autodoc_member_order = "bysource"
+napoleon_custom_sections = [("Attributes", "params_style")]  # as the arguments
+toc_object_entries_show_parents = "hide"
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -43,6 +47,20 @@ PAGES = """
 :caption: Lessons
 
 {lessons}
+```
+
+```{{toctree}}
+:hidden:
+:caption: Reference
+
+docs/reference/README
+docs/reference/pictures
+docs/reference/explaining
+docs/reference/diagnosing
+docs/reference/layers
+docs/reference/reductions
+docs/reference/labs
+docs/reference/exercises
 ```
 
 ```{{toctree}}
@@ -76,7 +94,7 @@ def name_cells(app, doctree):
         return
     cells = enumerate(nbformat.read(path, as_version=4).cells, start=1)
     anchors = {number: f"cell-id={cell.id}" for number, cell in cells}
-    for node in doctree.findall(nodes.Element):
+    for node in doctree.findall(lambda node: not isinstance(node, nodes.raw | nodes.Text)):
         # Lines are counted from ten thousand times the number of the cell.
         if node.line and node.line // 10_000 in anchors:
             node["ids"].append(anchors.pop(node.line // 10_000))

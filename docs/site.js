@@ -1,8 +1,10 @@
 // What has to be scrolled sideways can be reached by Tab, to be scrolled from the keyboard.
+// A picture has a style of its own; in most, Tab reaches what is drawn.
+const BLOCKS = 'pre, .table-wrapper, .cell_output [style*="overflow-x"]:not(:has([tabindex="0"]))';
+
 function reach() {
-  for (const block of document.querySelectorAll("pre, .table-wrapper")) {
-    if (block.scrollWidth > block.clientWidth) block.tabIndex = 0;
-    else block.removeAttribute("tabindex");
+  for (const block of document.querySelectorAll(BLOCKS)) {
+    block.tabIndex = block.scrollWidth > block.clientWidth ? 0 : -1;
   }
 }
 

@@ -59,8 +59,14 @@ def check(name: str, answer) -> Verdict:
 def hint(name: str) -> Verdict:
     """A push in the right direction.
 
+    Args:
+        name: of the exercise or prediction, as for ``check``.
+
     Raises:
         ValueError: for an unknown name, with the nearest one.
+
+    >>> hint("how_many_means")
+    Hint. In (N, C, L) = (20, 7, 50), which of the three numbers is C?
     """
     return Verdict("hint", _find(name).hint)
 
@@ -68,8 +74,14 @@ def hint(name: str) -> Verdict:
 def solution(name: str) -> Verdict:
     """The answer, and why.
 
+    Args:
+        name: of the exercise or prediction, as for ``check``.
+
     Raises:
         ValueError: for an unknown name, with the nearest one.
+
+    >>> solution("how_many_means")
+    Solution. 7: one mean per channel.
     """
     return Verdict("solution", _find(name).solution)
 

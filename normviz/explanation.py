@@ -285,12 +285,12 @@ class Explanation:
 
     @property
     def batch_var(self) -> torch.Tensor:
-        """Their biased variance, divided by the count; or their mean square."""
+        """The biased variance of these numbers, divided by the count; or their mean square."""
         return self.own_statistics[1].to(self.normalized.dtype)
 
     @property
     def batch_var_unbiased(self) -> torch.Tensor:
-        """Divided by count - 1: nan for a single number. A mean square is unbiased as it is."""
+        """Their unbiased variance, divided by count - 1: nan for one number. Or the mean square."""
         if not self.plan.centred:
             return self.batch_var
         n = self.count
@@ -337,7 +337,7 @@ class Explanation:
 
     @property
     def doubt(self) -> torch.Tensor:
-        """How far a layer may be from that by rounding alone, the mean and the variance included.
+        """How far a layer may be from ``expected`` by rounding, mean and variance included.
 
         With a mean of r standard deviations, rounding it costs r roundings of an output, and a
         variance by E[x²] - E[x]² costs r².

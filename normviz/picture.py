@@ -11,7 +11,17 @@ from normviz.reduction import refuse_mask
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """An SVG picture, and the same in words. A notebook shows the picture, ``print`` the words."""
+    """An SVG picture, and the same in words. A notebook shows the picture, ``print`` the words.
+
+    Attributes:
+        svg: the picture, a whole document.
+        text: the same in words; its first line is the title.
+
+    >>> from normviz import draw_slices
+    >>> picture = draw_slices([[1, 3], [2, 6]], "n c -> n")
+    >>> picture.svg[:4], picture.text.splitlines()[0]
+    ('<svg', 'Mean over c, one per n')
+    """
 
     svg: str
     text: str

@@ -196,7 +196,7 @@ class Reduction:
         return self.slice_of(_array("x", x), label).reshape(-1)
 
     def slice_of(self, x, label: int):
-        """The same as a view, with an axis for each pooled one."""
+        """The numbers that feed one statistic, as a view with an axis for each pooled one."""
         layout = self.layout(x.shape)
         index: list = [slice(None)] * len(layout.split)
         kept = (i for i in range(len(index)) if i not in layout.pooled)
@@ -205,7 +205,7 @@ class Reduction:
         return x.reshape(layout.split)[tuple(index)]
 
     def first(self, label: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Where in x the first of these numbers stands.
+        """Where in x the first number stands that feeds a statistic.
 
         >>> Reduction("n (g c) -> g", g=2).first(1, (4, 6))
         (0, 3)

@@ -18,6 +18,8 @@ from bs4 import BeautifulSoup
 from minutes import SECOND
 from nbformat.v4 import new_code_cell, new_notebook
 
+from docstrings import PUBLIC
+from normviz import labs
 from normviz.labs.lab import WITHOUT_KERNEL
 from tools.notebooks import LESSONS, WINDOWS, read, run
 
@@ -31,7 +33,12 @@ ROOT = Path(__file__).parents[1]
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 LESSON_PAGES = [f"notebooks/{name.replace('.ipynb', '.html')}" for name in LESSONS]
 TEACHING = [f"docs/teaching/{path.stem}.html" for path in sorted(ROOT.glob("docs/teaching/*.md"))]
-PAGES = ["index.html", *LESSON_PAGES, *TEACHING, "docs/troubleshooting.html"]
+REFERENCE = [
+    f"docs/reference/{path.stem}.html" for path in sorted(ROOT.glob("docs/reference/*.md"))
+]
+PAGES = ["index.html", *LESSON_PAGES, *TEACHING, *REFERENCE, "docs/troubleshooting.html"]
+DRAWING = ["draw_slices", "draw_cubes", "draw_jacobian", "explain"]
+DRAWING += [f"labs.{name}" for name in labs.__all__]
 every_lesson = pytest.mark.parametrize("name", LESSONS)
 every_page = pytest.mark.parametrize("name", PAGES)
 every_lesson_page = pytest.mark.parametrize("name", LESSON_PAGES)
@@ -234,6 +241,7 @@ def test_every_page_can_be_reached_from_the_first(site, look):
     assert {link["href"] for link in links} >= {
         *LESSON_PAGES,
         *TEACHING,
+        *REFERENCE,
         "docs/troubleshooting.html",
     }
 
@@ -306,6 +314,42 @@ def test_a_lab_is_a_line_that_tells_how_to_run_it_above_a_still_picture(name, lo
     [lab] = [node for node in page.find_all("p") if node.text == line]
     assert lab.find_next(class_="cell_output").select("svg.nv, svg.nv-plot")
     assert not page.select("[type*=widget-view]")
+
+
+@pytest.fixture(scope="module")
+def entries(look):
+    """Public name → its entry in the reference, which is held to be there."""
+    found = [node for name in REFERENCE for node in look(name).select("dt[id^=normviz]")]
+    return {node["id"].removeprefix("normviz."): node.find_next_sibling("dd") for node in found}
+
+
+def test_each_public_name_has_an_entry_with_an_example(entries):
+    names = [name for name in PUBLIC if name != "labs"]
+    assert [name for name in names if not entries[name].select(".doctest")] == []
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_what_draws_a_picture_shows_it_in_the_reference(name, entries):
+    assert entries[name].select(".cell_output :is(svg.nv, svg.nv-plot)")
+
+
+def test_a_name_in_the_reference_leads_to_its_entry(entries):
+    for name, at in {
+        "draw_slices": "Reduction",  # from a type in a signature
+        "predict": "check",  # from a text
+        "diagnosis.NeverFed": "cell-id=",  # to a lesson
+    }.items():
+        entry = entries[name].parent
+        assert entry.select(f'a.reference[href*="{at}"]'), name
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_no_sign_of_how_a_docstring_is_written_is_left_in_the_reference(name, look):
+    article = look(name).find("article")
+    for node in article.select("code, pre, .sig"):
+        node.decompose()
+    said = article.get_text(" ")
+    assert not re.search(r"``|:\w+:`|\bArgs:|\bRaises:\n|\ua789|Return type|Type:", said)
 
 
 # In a browser

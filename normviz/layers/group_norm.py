@@ -21,7 +21,7 @@ class GroupNorm(Norm):
 
     Args:
         num_groups: G, which divides the channels.
-        num_channels: C.
+        num_channels: C, how many channels there are.
         eps: added to the variance, inside the root; 0 or more.
         affine: whether there are a weight and a bias, one of each per channel, starting at 1 and 0.
         device, dtype: of weight and bias.
