@@ -17,7 +17,9 @@ else:
 
 pytestmark = pytest.mark.browser
 
-INK = "svg.nv > text, .nv-plot text, .nv-line, .jp-OutputArea-output :is(p, b, label, button)"
+# But for what stands on a tinted cell, dark in either theme.
+TEXT = "svg.nv > text:not(.nv-ink), .nv-plot text, .nv-line"
+INK = f"{TEXT}, .jp-OutputArea-output :is(p, b, label, button)"
 OPACITY = "groups => groups.map(group => Number(getComputedStyle(group).opacity))"
 SHOWN = "lines => lines.map(line => getComputedStyle(line).display != 'none')"
 # The contrast of each text with the first background behind it that is not transparent (WCAG 2).
@@ -115,7 +117,8 @@ def assert_lit(picture, nth):
 
 def test_pointer_and_keyboard_light_up_one_slice_and_spell_it_out(page):
     """In three pictures of each lesson; tests/test_site.py goes through all of them."""
-    pictures = page.locator("svg.nv:not(:has(.nv-outputs))").all()  # but for Jacobians
+    drawn = "svg.nv:has(.nv-slice):not(:has(.nv-outputs))"  # but for Jacobians
+    pictures = page.locator(f"{drawn}:not(details:not([open]) *)").all()
     for picture in pictures[:2] + pictures[-1:]:
         page.mouse.move(0, 0)
         before, slices = lit(picture), picture.locator(".nv-slice")

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_every_lesson_is_on_the_map_and_can_be_launched_from_it():
     lessons = sorted(f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))
     rows = [line for line in README.splitlines() if re.match(r"\| \[\d\d ", line)]
-    assert len(lessons) == 10
+    assert len(lessons) == 11
     assert [re.search(r"\]\((notebooks/.*?)\)", row)[1] for row in rows] == lessons
     assert [re.search(r"\?labpath=(.*?)\)", row)[1] for row in rows] == lessons
 
@@ -37,13 +37,23 @@ def test_the_picture_is_what_normviz_draws_today(tmp_path):
 
 
 def test_the_lines_for_ones_own_layer_run():
-    lines, of_a_class = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    lines, of_a_class, *_ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names = {}
     exec(lines, names)
     explained = normviz.explain(names["layer"], names["x"])
     assert explained._repr_html_().count("<rect") > names["x"].numel()
     exec(of_a_class, names)
     assert str(normviz.plan_of(names["PerRow"](), 4).reduction) == "over c, w, one per n, h"
+
+
+def test_what_probe_and_diagnose_say_is_what_stands_there(capsys):
+    found = re.findall(r"```python\n([^`]*)```\n\n```text\n([^`]*)```", README)
+    assert [called for called in ("probe", "diagnose") if called not in README] == []
+    assert len(found) == 2
+    names = {"torch": torch, "normviz": normviz}
+    for lines, said in found:
+        exec(lines, names)
+        assert capsys.readouterr().out == said
 
 
 def test_ci_runs_the_command_that_the_readme_gives():

@@ -18,11 +18,11 @@ from torch.testing import assert_close
 import normviz
 from normviz import plan_of
 from sheets import FOLDER, draw_sheets
-from sheets.figures import CURVES, GRADIENT, OUTLIER, RELATIVES, TOKENS, WORKERS
+from sheets.figures import BOXES, CURVES, GRADIENT, MOVED, OUTLIER, RELATIVES, TOKENS, WORKERS
 
 ROOT = Path(__file__).parents[1]
 
-LESSONS = [path.stem for path in sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))]
+LESSONS = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))][1:]
 NAMES = ["axes", *LESSONS]
 TEXT = "{http://www.w3.org/2000/svg}text"
 MILLIMETRE = 72 / 25.4
@@ -395,6 +395,37 @@ def test_09_the_parts_join_into_the_whole():
     assert f"The 3 comes out as {alone:.0f} alone, and as {together:.2f} with sync".replace(
         "-", "−"
     ) in answer_of("09")
+
+
+def test_10_the_boxes_do_what_is_told():
+    def rms_norm(x):
+        return nn.RMSNorm(4, eps=1e-12).double()(x.movedim(1, -1)).movedim(-1, 1)
+
+    def with_a_bug(x):
+        var, mean = torch.var_mean(x, (0, 2, 3), keepdim=True)  # unbiased
+        return (x - mean) / var.sqrt()
+
+    convolution, group = nn.Conv2d(4, 4, 1).double(), nn.GroupNorm(2, 4, eps=1e-12).double()
+    x = torch.randn(2, 4, 2, 2).double()
+    moved = x.clone()
+    moved[MOVED] += 1
+    inside = dict(zip("abcd", (group, rms_norm, convolution, with_a_bug), strict=True))
+    for name, box in inside.items():
+        pattern, *seen, square = BOXES[name]
+        reduction = normviz.Reduction(pattern, **({"g": 2} if "g" in pattern else {}))
+        labels, y = reduction.labels(x.shape), box(x).detach()
+        far = [(box(other) - y).abs().detach().numpy() > 1e-9 for other in (moved, x + 5, 3 * x)]
+        assert np.array_equal(far[0], labels == labels[MOVED])
+        told = {(False, False): "nothing moves", (True, True): "everything moves"}
+        assert [told[bool(one.any()), bool(one.all())] for one in far[1:]] == seen
+        squares = reduction.mean(y.square())
+        if name == "c":
+            assert square == "other each time" and squares.std() > 0.01
+        else:
+            assert_close(squares, torch.full_like(squares, eval(square)))
+    assert "a. GroupNorm(2, 4). b. RMSNorm over c" in answer_of("10")
+    assert "c. No normalization" in answer_of("10") and "d. BatchNorm2d(4)" in answer_of("10")
+    assert f"as m = {reduction.count(x.shape)} and 7/8 is (m − 1)/m" in answer_of("10")
 
 
 # On paper.

@@ -374,6 +374,37 @@ TAUGHT = {
         ("07", "eps-table", '"Keras RMS": 1e-6'),
         ("07", "channels-last", ".permute(0, 2, 3, 1)"),
     ],
+    "what a layer pools shows when one number moves; centred and divided, when all do": [
+        ("10", "moved", "other[place] += 1"),
+        ("10", "shift", "change(box_3, 3 * x)"),
+        ("10", "box-2-times", "box_2(x)[0].sum(0)"),
+    ],
+    "an unbiased variance is no weight: it depends on the count": [
+        ("10", "box-1-samples", "torch.randn(6, 4, 3)"),
+    ],
+    "in eval, BatchNorm is one slope and shift per channel; looking in training moves it": [
+        ("10", "box-4", "box_4(x + 1) - box_4(x)"),
+        ("10", "box-4-moved", "box_4.eval()(x) - kept"),
+    ],
+    "ε outside the root: nan gradients at a variance of 0 (field report 43)": [
+        ("10", "box-6", "small / (small + 1e-3)"),
+        ("10", "box-6-gradient", "padding.grad"),
+    ],
+    "model.train() thaws a frozen BatchNorm": [
+        ("10", "frozen-changed", "torch.equal(tensor, before[name])"),
+        ("10", "frozen-cure", "super().train(False)"),
+    ],
+    "an average of parameters has fresh statistics (field report 7)": [
+        ("10", "average", "average.parameters(), model.parameters()"),
+        ("10", "average-cure", "update_bn("),
+    ],
+    "one norm for two domains fits neither in eval": [
+        ("10", "domains-eval", "both.eval()"),
+        ("10", "domains-cure", "self.norms[domain]"),
+    ],
+    "mean and variance swapped in a port: a negative variance, nan in eval (20, 58)": [
+        ("10", "file-root", "(bn.running_var + bn.eps).sqrt()"),
+    ],
 }
 CELLS = [(claim, *cell) for claim, cells in TAUGHT.items() for cell in cells]
 

@@ -11,7 +11,7 @@ from normviz.exercises import EXERCISES
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted(ROOT.glob("notebooks/*.ipynb"))
-PLANS = sorted(ROOT.glob("docs/teaching/0*.md"))
+PLANS = sorted(ROOT.glob("docs/teaching/[01]*.md"))
 KIT = ROOT / "docs/teaching/README.md"
 every_plan = pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 

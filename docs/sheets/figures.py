@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 
+from normviz import Reduction
 from normviz.grid import CELL_HEIGHT, lay_out, places, repeats
 from normviz.svg import COLOURS, svg_text
 from normviz.words import WORDS, five_digits, short
@@ -23,6 +24,15 @@ RELATIVES = (
 OUTLIER = (1, 1, 0, 0)
 GRADIENT = {"x": (1, 1, 5, 5), "y": (-1, -1, 1, 1), "g": (0, 4, 0, 8)}  # of one channel
 WORKERS = ((1, 1, 3, 3), (7, 9))  # what each of two holds
+# What a black box was seen to do with MOVED in its batch: which outputs moved, and what came of 5
+# more everywhere and of 3 times as much.
+MOVED = (0, 1, 1, 0)
+BOXES = {
+    "a": ("n (g c) h w -> n g", "nothing moves", "nothing moves", "1"),
+    "b": ("n c h w -> n h w", "everything moves", "nothing moves", "1"),
+    "c": ("n c h w -> n h w", "everything moves", "everything moves", "other each time"),
+    "d": ("n c h w -> c", "nothing moves", "nothing moves", "7/8"),
+}
 TICKS = {
     "statistics used": ("batch", "running"),
     "running statistics": ("move", "stay", "none"),
@@ -296,4 +306,27 @@ def draw_workers() -> list[str]:
     for x, wide, name in zip((LEFT, 270), (158, 76), names, strict=True):
         parts.append(svg_text(x, y, name, "body bold"))
         parts.append(rect("box", x + wide, y - 15, 54, 22))
+    return parts
+
+
+def draw_boxes() -> list[str]:
+    """10: what moved with one number in four black boxes, and room for what is in them."""
+    shape, parts = (2, 4, 2, 2), []
+    for i, (name, (pattern, *seen)) in enumerate(BOXES.items()):
+        sizes = {"g": 2} if "g" in pattern else {}
+        labels = Reduction(pattern, **sizes).labels(shape)
+        left, top = LEFT + 254 * (i % 2), TOP + 212 * (i // 2)
+        framed = int(np.ravel_multi_index(MOVED, shape))
+        moved = np.where(labels == labels[MOVED], 1, np.nan)
+        parts += [
+            svg_text(left, top + 10, f"Box {name}", "body bold"),
+            *draw_grid(moved, "nchw", framed, left, top + 34, 20),
+        ]
+        done = "add 5 to all", "all times 3", "mean square"
+        for row, (what, came) in enumerate(zip(done, seen, strict=True)):
+            parts.append(svg_text(left, top + 138 + 15 * row, f"{what}: {came}", "body"))
+        parts += [
+            svg_text(left, top + 188, "It is", "body bold"),
+            rect("box", left + 34, top + 173, 194, 22),
+        ]
     return parts

@@ -9,6 +9,7 @@ from pathlib import Path
 from addresses import SOURCE
 from normviz.svg import svg_text
 from sheets.figures import (
+    draw_boxes,
     draw_curves,
     draw_gradient,
     draw_images,
@@ -146,5 +147,15 @@ HANDOUTS = {
         "4, 2, 1 and 2, 8, 1; together 6, 4, 9. Within 1 + between 8 = 9. The 3 comes out as 1 "
         "alone, and as −0.33 with sync. A mean counts as often as its part has numbers: "
         "(4·2 + 2·8)/6 = 4.",
+    ),
+    "10_your_own_model": Handout(
+        draw_boxes,
+        "Four black boxes get two images of 2 × 2 pixels, with four channels. The framed number "
+        "is moved: a 1 is an output that moves with it. Then all numbers are changed, and last "
+        "the mean square of the outputs is taken, per slice. What is in each box? Which one does "
+        "not normalize, and which one has a bug?",
+        "a. GroupNorm(2, 4). b. RMSNorm over c: not centred. c. No normalization, for a factor "
+        "stays; a 1 × 1 convolution would do that. d. BatchNorm2d(4) in training, with a bug: it "
+        "divides by the unbiased variance, as m = 8 and 7/8 is (m − 1)/m.",
     ),
 }

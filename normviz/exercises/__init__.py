@@ -9,6 +9,7 @@ from normviz.exercises import (
     gradient,
     linearity,
     modes,
+    own_model,
     relatives,
     running,
     samples,
@@ -16,7 +17,18 @@ from normviz.exercises import (
 )
 from normviz.exercises.exercise import Exercise, Prediction
 
-_LESSONS = (channels, samples, running, bessel, modes, linearity, relatives, gradient, workers)
+_LESSONS = (
+    channels,
+    samples,
+    running,
+    bessel,
+    modes,
+    linearity,
+    relatives,
+    gradient,
+    workers,
+    own_model,
+)
 EXERCISES: dict[str, Exercise] = {
     name: exercise for lesson in _LESSONS for name, exercise in lesson.EXERCISES.items()
 }

@@ -14,13 +14,25 @@ from answers import (
     gradient,
     linearity,
     modes,
+    own_model,
     relatives,
     running,
     samples,
     workers,
 )
 
-LESSONS = (channels, samples, running, bessel, modes, linearity, relatives, gradient, workers)
+LESSONS = (
+    channels,
+    samples,
+    running,
+    bessel,
+    modes,
+    linearity,
+    relatives,
+    gradient,
+    workers,
+    own_model,
+)
 
 
 def _merge(table: str) -> dict:
