@@ -90,9 +90,11 @@ class Captions:
             kind = f"the average {values[0][1]} in the memory"
             whose = {"memory": kind, "workers": "those of all workers"}[told.source]
             lines += (f"{used} {normalize}: {whose}",)
+        n, unbiased = explained.count, explained.batch_var_unbiased.reshape(-1)[label]
+        unbiased = f"σ² · {n:,} / {n - 1:,} = {five_digits(float(unbiased))}"
+        if told.correction:
+            lines += (f"unbiased: s² = {unbiased}; that normalizes",)
         if explained.stores_unbiased:
-            n, unbiased = explained.count, explained.batch_var_unbiased.reshape(-1)[label]
-            unbiased = f"σ² · {n:,} / {n - 1:,} = {five_digits(float(unbiased))}"
             if together := self.plan.joining(self.plan.running).pooled:
                 lines += (f"unbiased: {unbiased}; the average over {together[0]} is stored",)
             else:
@@ -179,6 +181,7 @@ def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
     """Why some of the numbers shown are nan or infinite, if any are: each cause by its name."""
     plan, told = explained.plan, explained.told
     what = "x" if plan.normalizes == "input" else plan.normalizes
+    yield from _found(explained)
     if found := count_odd(as_array(explained.numbers)):
         yield f"{what} holds {found}: a mean or variance over one of them is not finite."
     if shown is explained.numbers or shown.isfinite().all():
@@ -196,6 +199,19 @@ def notes_on(explained, shown: torch.Tensor) -> Iterator[str]:
         causes.append(f"some of it is beyond {largest:.5g}, the largest {dtype}")
     if causes:
         yield f"Not all of the output is finite: {'; '.join(causes)}."
+
+
+def _found(explained) -> Iterator[str]:
+    """That the layer was asked, if so, for nobody knew."""
+    if not (asked := explained.asked):
+        return
+    parts = ["this formula"] + ["ε"] * (asked.eps is not None)
+    held = [name for name in ("weight", "bias") if getattr(explained, name) is not None]
+    yield f"Found by moving numbers: {', '.join(parts if asked.activation else parts + held)}."
+    if asked.declared and asked.agrees is False:
+        yield f"Its class declares something else: {asked.declared.reduction}."
+    if asked.activation:
+        yield f"Behind it stands an activation, which {asked.activation}."
 
 
 def title_of(explained) -> str:
@@ -237,7 +253,9 @@ def table_of(explained) -> str:
         f"{reduction.pattern}: {reduction}. {count_slices(reduction, shape)}.\n"
         f"{_rule_of(explained)}\n\n"
     )
-    return head + _align(table)
+    return "\n\n".join(
+        [head + _align(table), *["\n".join(_found(explained))] * bool(explained.asked)]
+    )
 
 
 def _align(table: list[list[str]]) -> str:
@@ -260,14 +278,22 @@ def _rule_of(explained) -> str:
     """What normalizes, and by which formula, in a sentence."""
     plan, eps = explained.plan, explained.told.eps
     if plan.summed:
-        return "Each slice's own norm divides it, and g multiplies it: w = g · v / ‖v‖."
+        formula = "x / ‖x‖" if plan.normalizes == "input" else "v / ‖v‖"
+        if explained.weight is None:
+            return f"Each slice's own norm divides it: {formula}."
+        made = "" if plan.normalizes == "input" else "w = "
+        return f"Each slice's own norm divides it, and g multiplies it: {made}g · {formula}."
     if not plan.scaled:
         x = "x" if plan.normalizes == "input" else "w"
         return f"Each slice's own mean is subtracted from it: {x} − μ."
     kinds = [kind for _, kind in plan.symbols]
     above = "(x − μ)" if plan.centred else "x"
     small = "ε learned" if isinstance(eps, torch.Tensor) else f"ε = {five_digits(eps)}"
-    formula = f"{above} / √({plan.symbols[-1][0]} + ε), {small}"
+    if explained.asked and explained.asked.eps is None:
+        small = "ε is not known"
+    square, root = plan.symbols[-1][0], {True: "√({} + ε)", False: "(√{} + ε)", None: "max(√{}, ε)"}
+    square = "s²" if explained.told.correction else square
+    formula = f"{above} / {root[explained.told.inside].format(square)}, {small}"
     if parts := explained.parts:
         shares = (
             f"\n{kind}: {' + '.join(f'{five_digits(p.shares[i])} {p.name}' for p in parts)}"
@@ -276,8 +302,9 @@ def _rule_of(explained) -> str:
         return f"A mix of statistics normalizes x: {formula}.{''.join(shares)}"
     verb = "normalize" if len(kinds) > 1 else "normalizes"
     without = "" if plan.centred else ", and no mean is subtracted"
+    biased = "unbiased" if explained.told.correction else "(biased)"
     sentence = {
-        "batch": f"Each slice's own {' and (biased) '.join(kinds)} {verb} it{without}",
+        "batch": f"Each slice's own {f' and {biased} '.join(kinds)} {verb} it{without}",
         "running": f"The running {' and '.join(kinds)} {verb} x, not the slices' own{without}",
         "memory": f"The average {kinds[0]} in the memory {verb} x, not the slices' own{without}",
         "workers": f"The {' and '.join(kinds)} of all workers {verb} x, not the slices' own",
@@ -310,8 +337,9 @@ def _columns(explained) -> dict[str, Callable[[dict[str, int]], str]]:
     if explained.source == "workers":
         columns |= {"mean of all": number(explained.mean), "variance of all": number(explained.var)}
     columns |= {_name_of(part): pair(part) for part in explained.parts}
-    if explained.stores_unbiased:
+    if explained.stores_unbiased or explained.told.correction:
         columns["unbiased"] = number(explained.batch_var_unbiased)
     if any(part.source == "running" for part in explained.parts):
         return columns  # which have the running ones already
-    return columns | {name: running(name) for name in RUNNING if name in explained.before}
+    kept = [name for name in RUNNING if name in explained.before and plan.running is not None]
+    return columns | {name: running(name) for name in kept}

@@ -15,10 +15,9 @@ from normviz.captions import call_of
 from normviz.explanation import Explanation, explain
 from normviz.formula import precise
 from normviz.looking import untouched
-from normviz.normalization import standardize
 from normviz.picture import as_array
 from normviz.refusals import RefusedInput, check_tensor
-from normviz.state import epsilon_of
+from normviz.state import set_epsilon
 
 PART = 2**20  # derivatives at once
 
@@ -52,9 +51,7 @@ def running(layer: nn.Module, x: torch.Tensor) -> Iterator["Run"]:
     except ValueError:  # it has no plan, or does something else
         explained = None
     with torch.inference_mode(False), torch.enable_grad(), untouched(layer):
-        for part in layer.modules():
-            if getattr(part, "eps", 0) is None:
-                part.eps = epsilon_of(part, x.dtype)  # not that of float64
+        set_epsilon(layer, x.dtype)  # not that of float64
         try:
             layer.to("cpu", torch.float64)
             leaf = x.detach().to("cpu", torch.float64, copy=True).requires_grad_()
@@ -96,8 +93,7 @@ class Run:
             self.pooled = plan.pooled(stored="running" in sources)  # they depend on each other
             self.slices = [reduction.labels(shape).reshape(-1) for reduction in self.pooled]
             if plan.scaled and told.source == "batch" and len(self.pooled) == 1:
-                x = precise(explained.numbers)
-                x = standardize(x, told.reduction, told.mean, told.var, told.eps)
+                x = told.standardize(precise(explained.numbers))
                 self.normalized = as_array(x).reshape(-1)  # x̂
             known = type(layer).forward.__module__.startswith(("torch.", "normviz."))
             known = known and not layer._forward_hooks and not layer._forward_pre_hooks

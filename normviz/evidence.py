@@ -51,7 +51,7 @@ class Bench:
 
     def tensors(self) -> dict[str, Tensor]:
         """The parameters and buffers that hold numbers with a point, but no more than a few."""
-        held = {**dict(self.layer.named_parameters()), **dict(self.layer.named_buffers())}
+        held = {**dict(self.layer.named_parameters()), **stored_in(self.layer)}
         return dict([(n, t) for n, t in held.items() if t.is_floating_point()][:TENSORS])
 
     def run(self, x: Tensor, state: State | None = None, seed: int = 0) -> Tensor:
@@ -66,7 +66,7 @@ class Bench:
             for name, value in (self.state | (state or {})).items():
                 held[name].copy_(torch.as_tensor(value))
             try:
-                return self.layer(x.clone())
+                return passed(self.layer, x)
             except Exception as error:
                 raise NoPattern(f"it does not take all numbers: {reason_of(error)}") from error
 
@@ -250,6 +250,27 @@ def changing(numbers: Tensor, split: Split, tolerance: float) -> frozenset[int]:
         if not (change < tolerance).double().mean() > 0.9:
             found.add(axis)
     return frozenset(found)
+
+
+def stored_in(layer: nn.Module) -> dict[str, Tensor]:
+    """All that is stored besides parameters: buffers, and tensors that should have been some."""
+    own = {
+        f"{inner}.{name}".lstrip("."): held
+        for inner, part in layer.named_modules()
+        for name, held in vars(part).items()
+        if isinstance(held, Tensor)
+    }
+    return {**dict(layer.named_buffers()), **own}
+
+
+def passed(layer: nn.Module, x: Tensor):
+    """What the layer makes of a copy of x; in training autograd looks on, as some ask it for that.
+
+    A tensor comes without its history.
+    """
+    with torch.set_grad_enabled(layer.training):
+        y = layer(x.clone())
+    return y.detach() if isinstance(y, Tensor) else y
 
 
 def reason_of(error: Exception) -> str:

@@ -6,19 +6,17 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from normviz.asking import Asked, ask
 from normviz.captions import call_of, draw_explanation, table_of
-from normviz.formula import precise, wide, widen
+from normviz.formula import precise, wide
 from normviz.looking import twin_of, untouched
-from normviz.normalization import normalize_precisely, standardize
 from normviz.picture import Picture
 from normviz.plans import Plan, declared, plan_of
-from normviz.probing import probe, weights_of
+from normviz.probing import Probe
 from normviz.reduction import Reduction
 from normviz.refusals import RefusedInput, check_input, check_tensor
 from normviz.state import epsilon_of, stored_statistics
-from normviz.telling import Part, Told, listening
-
-ASKED = "No plan is declared: all this, ε, weight and bias too, was found by moving numbers."
+from normviz.telling import Part, Told, listening, own_statistics
 
 
 def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
@@ -30,12 +28,13 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
     Args:
         layer: a normalization layer of normviz or of torch.nn, or one of any class that has a plan
             (see ``plan_of``), in training or in eval; or a module whose weight is normalized. Of
-            one without a plan, ``probe`` is asked what it does, and what is printed says so.
+            any other module, and of one that does something else than its plan says, ``probe`` is
+            asked what it does, and what is shown says so.
         x: the input, a floating-point tensor of a shape that the layer takes.
 
     Raises:
-        ValueError: if layer is none of these, with what would do instead; if it refuses x; or if
-            its class computes something else than its plan says.
+        ValueError: if layer refuses x, or if what it does is no normalization, with what would do
+            instead.
 
     >>> x = torch.arange(18.0).reshape(3, 2, 3)
     >>> print(explain(nn.BatchNorm1d(2), x))
@@ -47,20 +46,29 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
     channel 0     7    24.667     27.75   0, then 0.7  1, then 3.675
     channel 1    10    24.667     27.75     0, then 1  1, then 3.675
     """
-    asked = None
     try:
         _check_layer(layer, x)
+        return _run(layer, x)
     except RefusedInput:
         raise
-    except ValueError:  # it declares nothing
-        asked = _ask(layer, x)
+    except ValueError as error:  # it declares nothing, or does something else
+        try:
+            asked = ask(layer, x)
+        except ValueError as reason:
+            raise ValueError(f"{error} {reason}") from None
         if not asked:
             raise
+        return _run(layer, x, asked)
+
+
+def _run(layer: nn.Module, x: torch.Tensor, asked: Asked | None = None) -> "Explanation":
+    """One pass, watched."""
     seen: dict[str, torch.Tensor] = {}
-    with untouched(layer), listening() as heard, torch.no_grad():
+    learns = asked is not None and layer.training  # some ask autograd for the mode
+    with untouched(layer), listening() as heard, torch.set_grad_enabled(learns):
         before = _buffers(layer)
         # The last to see what goes in, and the first to see what comes out.
-        see_x = layer.register_forward_pre_hook(lambda _, args: seen.update(x=args[0].clone()))
+        see_x = layer.register_forward_pre_hook(lambda _, args: seen.update(x=_copy(args[0])))
         see_y = layer.register_forward_hook(
             lambda _, args, y: seen.update(made=_copy(y)), prepend=True
         )
@@ -74,7 +82,8 @@ def explain(layer: nn.Module, x: torch.Tensor) -> "Explanation":
         if not isinstance(output, torch.Tensor):
             raise RefusedInput(f"layer(x) must be a tensor: got {type(output).__name__}.")
         seen = {"x": x, "made": output} | seen
-        explained = _explain(layer, seen["x"], seen["made"], heard, before, output, asked)
+        with torch.no_grad():
+            explained = _explain(layer, seen["x"], seen["made"], heard, before, output, asked)
     if not str(getattr(type(layer).forward, "__module__", "")).startswith("torch."):
         _verify(explained)
     return explained
@@ -99,6 +108,8 @@ def _check_layer(layer, x) -> None:
 
 def _verify(explained: "Explanation") -> None:
     """Whether a forward that nobody knows does what the plan says."""
+    if explained.asked and explained.asked.activation:
+        return  # that was seen, but not as a formula
     if explained.made.shape != explained.numbers.shape:
         far = f"have the shape {tuple(explained.made.shape)}"
     else:
@@ -115,58 +126,30 @@ def _verify(explained: "Explanation") -> None:
     )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What was found of a module that declares no plan."""
-
-    plan: Plan
-    eps: float
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
-
-
-def _ask(layer, x) -> _Asked | None:
-    """What moving numbers tells of a single module; None unless that is the formula shown here."""
-    if not isinstance(layer, nn.Module) or next(layer.children(), None) is not None:
-        return None
-    try:
-        found = probe(layer, x)
-    except ValueError:  # it takes no such x, or x is none
-        return None
-    usual = found.correction == 0 and (found.eps_inside or found.eps == 0) and not found.activation
-    usual = usual and {*found.stored.values()} <= {"the mean", "the unbiased variance"}
-    if not (usual and found.slice):
-        return None
-    weight, bias = weights_of(layer, x, found)
-    return _Asked(found.plan, found.eps, weight, bias)
-
-
-def _explain(layer, x, made, heard, before, output, asked: _Asked | None) -> "Explanation":
+def _explain(layer, x, made, heard, before, output, asked: Asked | None) -> "Explanation":
     """What was seen and heard of a pass, while the layer is as it was in it."""
-    plan = asked.plan if asked else declared(layer, x.ndim)[1]
     numbers = x
-    weight, bias = (
-        held if isinstance(held := getattr(layer, name, None), torch.Tensor) else None
-        for name in ("weight", "bias")
-    )
     if asked:
-        weight, bias = asked.weight, asked.bias
-    if plan.normalizes != "input":
-        numbers, made, weight, bias = *_parts_of_weight(layer, plan.normalizes), None
-    told = next((told for told in heard if told.plan == plan), None)
-    if asked:
-        own = _measure(numbers, plan, plan.reduction)
-        told = Told(plan, "batch", *own, asked.eps, batch=own)
-    try:
-        told = told or _tell(layer, plan, numbers)
-    except ValueError:
-        plan_of(layer, x.ndim)  # says so if the forward is another one
-        raise
-    normalized = _standardize(numbers, told)
+        told, weight, bias = asked.told, asked.weight, asked.bias
+    else:
+        plan = declared(layer, x.ndim)[1]
+        weight, bias = (
+            held if isinstance(held := getattr(layer, name, None), torch.Tensor) else None
+            for name in ("weight", "bias")
+        )
+        if plan.normalizes != "input":
+            numbers, made, weight, bias = *_parts_of_weight(layer, plan.normalizes), None
+        told = next((told for told in heard if told.plan == plan), None)
+        try:
+            told = told or _tell(layer, plan, numbers)
+        except ValueError:
+            plan_of(layer, x.ndim)  # says so if the forward is another one
+            raise
+    normalized = told.standardize(precise(numbers.detach())).to(wide(numbers.dtype))
     return Explanation(
         layer=twin_of(layer),
         x=x,
-        plan=plan,
+        plan=told.plan,
         told=told,
         before=before,
         after=_buffers(layer),
@@ -176,7 +159,7 @@ def _explain(layer, x, made, heard, before, output, asked: _Asked | None) -> "Ex
         output=output.detach(),
         weight=None if weight is None else weight.detach().clone(),
         bias=None if bias is None else bias.detach().clone(),
-        asked=bool(asked),
+        asked=asked and asked.found,
     )
 
 
@@ -193,26 +176,8 @@ def _tell(layer, plan: Plan, numbers: torch.Tensor) -> Told:
     eps = epsilon_of(layer, numbers.dtype)
     if stored := stored_statistics(layer, plan):
         return Told(plan, "running", *map(precise, stored), eps)
-    own = _measure(numbers, plan, plan.reduction)
+    own = own_statistics(numbers, plan, plan.reduction)
     return Told(plan, "batch", *own, eps, batch=own)
-
-
-def _measure(numbers: torch.Tensor, plan: Plan, reduction: Reduction) -> tuple[torch.Tensor, ...]:
-    """The numbers' own mean and variance (or mean square, or squared norm), in float64."""
-    x, nothing = precise(numbers), precise(numbers).new_zeros(reduction.stat_shape(numbers.shape))
-    if plan.summed:
-        return nothing, reduction.sum(x.square())
-    if not reduction.count(x.shape):
-        return nothing + torch.nan, nothing + torch.nan
-    if not plan.scaled:
-        return reduction.mean(x), nothing + 1
-    return normalize_precisely(widen(numbers), reduction, 0.0, centred=plan.centred)[1:]
-
-
-def _standardize(numbers: torch.Tensor, told: Told) -> torch.Tensor:
-    """(x - mean) / sqrt(var + eps), or what of it the plan has."""
-    x, eps = precise(numbers.detach()), told.eps if told.plan.scaled else 0.0
-    return standardize(x, told.reduction, told.mean, told.var, eps).to(wide(numbers.dtype))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -232,7 +197,7 @@ class Explanation:
         made: what the layer makes of that: ``normalized * weight + bias``.
         output: ``layer(x)``: that, and what its hooks have made of it.
         weight, bias: of the layer; None if there is none.
-        asked: whether the plan was not declared, but found by ``probe``.
+        asked: what ``probe`` found, where the plan was not known but asked for; else None.
 
     >>> explained = explain(nn.LayerNorm(3), torch.tensor([[1.0, 2.0, 6.0]]))
     >>> explained.source, explained.count, explained.mean, explained.var
@@ -251,7 +216,7 @@ class Explanation:
     output: torch.Tensor
     weight: torch.Tensor | None
     bias: torch.Tensor | None
-    asked: bool = False
+    asked: Probe | None = None
 
     @property
     def source(self) -> str:
@@ -275,7 +240,10 @@ class Explanation:
 
     @property
     def var(self) -> torch.Tensor:
-        """What stood under the root that divided x, without ε, one per statistic."""
+        """What stood under the root that divided x, without ε, one per statistic.
+
+        That is the biased variance, but of a layer that was found to use the unbiased one, that.
+        """
         return self.told.var.to(self.normalized.dtype)
 
     @property
@@ -302,14 +270,15 @@ class Explanation:
         """Mean and biased variance of the numbers themselves, in float64."""
         if self.told.batch is not None:
             return self.told.batch
-        return _measure(self.numbers, self.plan, self.told.reduction)
+        return own_statistics(self.numbers, self.plan, self.told.reduction)
 
     @property
     def tracks(self) -> bool:
         """Whether running statistics move in such a pass."""
         if not any(name.startswith("running") for name in self.before) or not self.numbers.numel():
             return False
-        if self.layer.training and getattr(self.layer, "track_running_stats", True):
+        on = self.layer.training and getattr(self.layer, "track_running_stats", True)
+        if on and not self.asked:
             return self.plan.over_samples or getattr(self.layer, "momentum", 0.1) is not None
         pairs = ((old, self.after[name]) for name, old in self.before.items())
         return any(not torch.equal(old.nan_to_num(), new.nan_to_num()) for old, new in pairs)
@@ -317,6 +286,8 @@ class Explanation:
     @property
     def stores_unbiased(self) -> bool:
         """Whether each slice's unbiased variance is on its way into a running one."""
+        if self.asked and "the unbiased variance" not in self.asked.stored.values():
+            return False
         return self.tracks and self.plan.centred and not self.parts and self.source != "workers"
 
     @cached_property
@@ -347,7 +318,10 @@ class Explanation:
         far = far.where(told.var.isfinite(), torch.inf)  # squares that float64 cannot hold
         far = told.reduction.spread(far, self.numbers.shape)
         size = 1 + self.expected.abs() + (self.expected - precise(self.normalized)).abs()
-        return 64 * torch.finfo(self.made.dtype).eps * size * (1 + far + far.square())
+        eps = torch.finfo(self.made.dtype).eps
+        if self.asked:  # it may well round on its way
+            eps = max(eps, torch.finfo(torch.float32).eps)
+        return 64 * eps * size * (1 + far + far.square())
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -379,7 +353,7 @@ class Explanation:
             return None
 
     def __repr__(self) -> str:
-        return table_of(self) + f"\n\n{ASKED}" * self.asked
+        return table_of(self)
 
 
 def _buffers(layer: nn.Module) -> dict[str, torch.Tensor]:

@@ -7,8 +7,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from normviz.evidence import SMALL, Bench, NoPattern
+from normviz.evidence import SMALL, Bench, NoPattern, passed, stored_in
 from normviz.looking import untouched
+from normviz.normalization import standardize
 from normviz.reduction import Reduction
 from normviz.words import five_digits
 
@@ -63,15 +64,13 @@ class Formula:
     def apply(self, x: Tensor) -> Tensor:
         """What the formula makes of x."""
         over, shape, eps = self.over, x.shape, 0.0 if self.eps is None else self.eps
-        centred = x - over.spread(over.mean(x), shape) if self.centred else x
+        mean = over.mean(x) * self.centred
+        centred = x - over.spread(mean, shape)
         if not self.scaled:
             return centred
         squares = over.mean((x if self.square else centred).square())
         squares = squares * self.factor(over.count(shape))
-        divisor = (squares + eps).sqrt() if self.inside else squares.sqrt()
-        divisor = divisor + eps if self.inside is False else divisor
-        divisor = divisor.clamp(min=eps) if self.inside is None else divisor
-        return centred / over.spread(divisor, shape)
+        return standardize(x, over, mean, squares, eps, self.inside)
 
 
 def find_invariances(bench: Bench, over: Reduction) -> tuple[bool, bool]:
@@ -238,12 +237,12 @@ def buffers_after(bench: Bench, batches: list[Tensor], start: float) -> dict[str
     """The buffers after some batches in training, all of them from this value on."""
     with untouched(bench.layer):
         bench.layer.train()
-        for buffer in bench.layer.buffers():
-            buffer.fill_(start if buffer.is_floating_point() else 0)
+        for held in stored_in(bench.layer).values():
+            held.fill_(start if held.is_floating_point() else 0)
         for x in batches:
-            bench.layer(x.clone())
-        held = bench.layer.named_buffers()
-        return {n: b.detach().clone() for n, b in held if b.is_floating_point()}
+            passed(bench.layer, x)
+        held = stored_in(bench.layer).items()
+        return {name: t.detach().clone() for name, t in held if t.is_floating_point()}
 
 
 def _match(values: Tensor, x: Tensor, over: Reduction, exact: float) -> tuple[str, str] | None:

@@ -91,7 +91,13 @@ def _align(parameter: Tensor, shared: Reduction, layout) -> Tensor:
     return spread.reshape(layout.split)
 
 
-def standardize(x: Tensor, reduction: Reduction, mean, var, eps) -> Tensor:
-    """``(x - mean) / sqrt(var + eps)`` with statistics from elsewhere, such as mixed ones."""
-    std = (var + eps).sqrt()
+def standardize(x: Tensor, reduction: Reduction, mean, var, eps, inside=True) -> Tensor:
+    """``(x - mean) / sqrt(var + eps)`` with statistics from elsewhere, such as mixed ones.
+
+    ``inside`` is False where ε is added to the root, and None where it is the least divisor.
+    """
+    if inside:
+        std = (var + eps).sqrt()
+    else:
+        std = var.sqrt() + eps if inside is False else var.sqrt().clamp(min=eps)
     return (x - reduction.spread(mean, x.shape)) / reduction.spread(std, x.shape)

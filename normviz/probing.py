@@ -15,7 +15,7 @@ from normviz.looking import untouched
 from normviz.plans import Plan
 from normviz.reduction import Reduction
 from normviz.refusals import RefusedInput, check_tensor
-from normviz.state import epsilon_of
+from normviz.state import set_epsilon
 from normviz.words import five_digits
 
 EVERY = {*range(99)}  # of the axes, taken apart: no more are known of
@@ -107,9 +107,7 @@ def probe(layer: nn.Module, x: Tensor) -> Probe:
     with suppress(ValueError):
         declared = plans.declared(layer, x.ndim)[1]
     with torch.inference_mode(False), torch.no_grad(), untouched(layer):
-        for part in layer.modules():
-            if getattr(part, "eps", 0) is None:
-                part.eps = epsilon_of(part, x.dtype)  # not that of float64
+        set_epsilon(layer, x.dtype)  # not that of float64
         bench = Bench(layer, tuple(x.shape))
         try:
             layer.to("cpu", torch.float64)
@@ -119,21 +117,6 @@ def probe(layer: nn.Module, x: Tensor) -> Probe:
             kind = type(layer).__name__
             raise RefusedInput(f"{kind} does not take x: {reason_of(error)}.") from error
         return _Probing(bench, declared).report(y)
-
-
-def weights_of(layer: nn.Module, x: Tensor, found: Probe) -> tuple[Tensor | None, Tensor | None]:
-    """The weight and the bias that were seen to be there, as numbers, in the dtype of x."""
-    plan, shape = found.plan, tuple(x.shape)
-    sharing, formula = plan.sharing, Formula(plan.reduction, plan.centred, eps=found.eps)
-    with torch.no_grad(), untouched(layer):
-        bench = Bench(layer.to("cpu", torch.float64), shape)
-        one, other = bench.draw(), bench.draw()
-        y, z = bench.run(one), formula.apply(one)
-        up, right = bench.run(other) - y, formula.apply(other) - z
-    weight = sharing.sum(up * right) / sharing.sum(right.square())
-    bias = sharing.mean(y - sharing.spread(weight, shape) * z)
-    weight, bias = (numbers.to(x.device, x.dtype) for numbers in (weight, bias))
-    return weight if found.weight else None, bias if found.bias else None
 
 
 class _Probing:

@@ -39,6 +39,13 @@ def epsilon_of(layer: nn.Module, dtype: torch.dtype) -> float:
     return torch.finfo(torch.promote_types(dtype, torch.float32)).eps if eps is None else eps
 
 
+def set_epsilon(layer: nn.Module, dtype: torch.dtype) -> None:
+    """Give each part whose eps is None that of this dtype, whatever it computes in from now on."""
+    for part in layer.modules():
+        if getattr(part, "eps", 0) is None:
+            part.eps = epsilon_of(part, dtype)
+
+
 def needed_by(made) -> list[str]:
     """The arguments of a class or a function that have no default.
 

@@ -33,6 +33,8 @@ class Way:
         self.weight = 1.0 if weight is None else weight
         self.bias = 0.0 if bias is None and plan.centred else bias
         self.plan, self.gain = plan, "g" if plan.summed else "γ"
+        self.inside = told.inside
+        self.activated = bool(explained.asked and explained.asked.activation)
         output = explained.output if plan.normalizes == "input" else explained.made
         self.x, self.made, self.output = (
             float(numbers[at]) for numbers in (explained.numbers, explained.made, output)
@@ -52,12 +54,17 @@ class Way:
         if not self.plan.scaled:
             (x, mean), result = write_out((self.x, self.mean), lambda x, mean: x - mean)
             return f"{x} {minus(mean)}", result
+        below, root = {
+            True: ("√({} + {})", lambda var, eps: np.sqrt(var + eps)),
+            False: ("(√{} + {})", lambda var, eps: np.sqrt(var) + eps),
+            None: ("max(√{}, {})", lambda var, eps: np.maximum(np.sqrt(var), eps)),
+        }[self.inside]
         (x, mean, var, eps), result = write_out(
             (self.x, self.mean, self.var, self.eps),
-            lambda x, mean, var, eps: (x - mean) / np.sqrt(var + eps),
+            lambda x, mean, var, eps: (x - mean) / root(var, eps),
         )
         above = f"({x} {minus(mean)})" if self.plan.centred else in_brackets(x)
-        return f"{above} / √({var} + {eps})", result
+        return f"{above} / {below.format(var, eps)}", result
 
     def spell_output(self) -> str:
         """From the normalized number to the output, and to what else has become of it."""
@@ -81,7 +88,9 @@ class Way:
         line = f"{FIRST}{both[0]} = {both[1]} = {five_digits(result)}"
         # Where the layer's own rounding, or a hook, leads elsewhere.
         size = abs(normalized * self.weight) + abs(self.bias or 0)
-        if not _near(result, self.made, size):
+        if self.activated:
+            line += f"; the activation makes {five_digits(self.made)} of it"
+        elif not _near(result, self.made, size):
             off = five_digits(abs(self.made - result))
             line += f"; the layer, in {self.dtype}, gives {five_digits(self.made)}: {off} off"
         if not _near(self.made, self.output, size):

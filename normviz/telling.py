@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from normviz.formula import precise, widen
+from normviz.normalization import normalize_precisely, standardize
 from normviz.plans import Plan
 from normviz.reduction import Reduction
 
@@ -38,6 +40,8 @@ class Told:
         mean: one per slice of ``plan.reduction``, or of its running statistics; 0 if not centred.
         var: likewise: the biased variance, or the mean square.
         eps: added to it: a number, or one per slice.
+        inside: whether that is done under the root; None if ε is the least that divides.
+        correction: what was taken off the count in ``var``: 1 for the unbiased variance.
         batch: mean and variance of x itself, if the pass has measured them.
         parts: the statistics that were mixed.
         factor: one per slice, by which the normalized numbers were multiplied.
@@ -53,6 +57,13 @@ class Told:
     parts: tuple[Part, ...] = ()
     factor: torch.Tensor | None = None
     floor: torch.Tensor | None = None
+    inside: bool | None = True
+    correction: int = 0
+
+    def standardize(self, x: torch.Tensor) -> torch.Tensor:
+        """``(x - mean) / sqrt(var + eps)``, or what of it the plan has, in the dtype of x."""
+        eps = self.eps if self.plan.scaled else 0.0
+        return standardize(x, self.reduction, self.mean, self.var, eps, self.inside)
 
     @property
     def reduction(self) -> Reduction:
@@ -80,3 +91,17 @@ def listening() -> Iterator[list[Told]]:
         yield heard
     finally:
         _heard.reset(token)
+
+
+def own_statistics(
+    numbers: torch.Tensor, plan: Plan, reduction: Reduction
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of numbers, their own mean and variance (or mean square, or squared norm), in float64."""
+    x, nothing = precise(numbers), precise(numbers).new_zeros(reduction.stat_shape(numbers.shape))
+    if plan.summed:
+        return nothing, reduction.sum(x.square())
+    if not reduction.count(x.shape):
+        return nothing + torch.nan, nothing + torch.nan
+    if not plan.scaled:
+        return reduction.mean(x), nothing + 1
+    return normalize_precisely(widen(numbers), reduction, 0.0, centred=plan.centred)[1:]

@@ -227,7 +227,7 @@ def test_half_precision_is_explained_in_single_and_drawn(case, half, of_layer):
 
 def test_each_thing_is_worked_out_once(monkeypatch):
     """Of a layer that tells, nothing is measured again; of torch's, once."""
-    from normviz import explanation, normalization
+    from normviz import normalization, telling
 
     calls, real = [], normalization.normalize_precisely
 
@@ -235,7 +235,7 @@ def test_each_thing_is_worked_out_once(monkeypatch):
         calls.append(arguments)
         return real(*arguments, **options)
 
-    for module in (explanation, normalization):
+    for module in (telling, normalization):
         monkeypatch.setattr(module, "normalize_precisely", counted)
     for library in nn, normviz:
         calls.clear()
@@ -619,19 +619,20 @@ def test_a_changed_layer_is_explained_as_it_is(how):
     assert (said in picture.text) == ("hooks" in how or how == "patched")
 
 
-def test_a_class_that_computes_something_else_than_its_plan_is_refused():
-    with pytest.raises(ValueError, match=r"got Doubled, whose outputs .* away from that"):
-        explain(Doubled(3), random(4, 3))
+def test_of_a_class_that_computes_something_else_than_its_plan_what_it_does_is_asked():
     with pytest.raises(ValueError, match="compute what LayerNorm does"):
         plan_of(OwnForward(3), 2)
-    with pytest.raises(ValueError, match=r"outputs are up to [\d.]+ away from that"):
-        explain(Tripled(3), random(4, 3))
-    shorter = type("Shorter", (nn.LayerNorm,), {"forward": lambda self, x: x[:2]})
-    with pytest.raises(ValueError, match=r"outputs have the shape \(2, 3\)"):
-        explain(shorter(3), random(4, 3))
+    for layer, weight in {Doubled(3): 2.0, Tripled(3): 3.0}.items():
+        explained = explain(layer, random(4, 3))
+        assert explained.asked.declared and explained.asked.agrees
+        torch.testing.assert_close(explained.weight, torch.full((3,), weight))
     channels_first = type("LayerNorm2d", (nn.LayerNorm,), {"forward": by_channels})
-    with pytest.raises(ValueError, match="compute what LayerNorm does: got LayerNorm2d"):
-        explain(channels_first(3), random(2, 3, 4, 5))
+    explained = explain(channels_first(3), random(2, 3, 4, 5))
+    assert explained.reduction.kept == ("n", "h", "w")
+    assert "declares something else: over w, one per n, c, h." in repr(explained)
+    shorter = type("Shorter", (nn.LayerNorm,), {"forward": lambda self, x: x[:2]})
+    with pytest.raises(ValueError, match=r"shape \(2, 3\).* moved. No normalization: .* shape"):
+        explain(shorter(3), random(4, 3))
 
 
 def by_channels(layer, x):
@@ -821,9 +822,9 @@ REFUSED = [
     (nn.functional.batch_norm, random(4, 3), "got the function batch_norm; the layer that calls"),
     (random(4, 3), nn.BatchNorm1d(3), "got Tensor; the layer comes first"),
     (nn.BatchNorm1d(3), nn.BatchNorm1d(3), "a module; the layer comes first"),
-    (nn.DataParallel(nn.BatchNorm1d(3)), random(4, 3), "layer.module is that"),
-    (quiet_compile(nn.BatchNorm1d(3)), random(4, 3), "layer._orig_mod is what it was made from"),
-    (nn.Sequential(nn.BatchNorm1d(3)), random(4, 3), r"whole model; .*layer.get_submodule\('0'\)"),
+    (nn.DataParallel(nn.BatchNorm2d(3)), random(4, 3), "layer.module is that"),
+    (quiet_compile(nn.BatchNorm2d(3)), random(4, 3), "layer._orig_mod is what it was made from"),
+    (nn.Sequential(nn.BatchNorm2d(3)), random(4, 3), r"whole model; .*layer.get_submodule\('0'\)"),
     (nn.Sequential(type("LayerNorm", (nn.Module,), {})()), random(4, 3), "got Sequential; if"),
     (normviz.weight_norm(nn.Linear(5, 2)), random(4, 3), "does not take x: .* shapes"),
     (normviz.CentredConv2d(3, 4, 2), random(2, 5, 4, 4), "does not take x: .* channels"),

@@ -10,6 +10,7 @@ from torch.nn import functional
 import normviz
 from normviz import Plan, Probe, Reduction, explain, plan_of, probe
 from normviz.evidence import MOST
+from normviz.formula import precise
 from normviz.refusals import RefusedInput
 
 
@@ -98,6 +99,24 @@ class Frozen(nn.Module):
     def forward(self, x):
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
         return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
+
+
+class OwnNames(nn.Module):
+    """As in a well-known book: tensors that are no buffers, and the mode by autograd."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, 1, 1))
+        self.moving_mean, self.moving_var = torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1)
+
+    def forward(self, x):
+        mean, var = self.moving_mean, self.moving_var
+        if torch.is_grad_enabled() and self.training:
+            mean = x.mean((0, 2, 3), keepdim=True)
+            var = x.var((0, 2, 3), correction=0, keepdim=True)
+            self.moving_mean = (0.9 * self.moving_mean + 0.1 * mean).detach()
+            self.moving_var = (0.9 * self.moving_var + 0.1 * var).detach()
+        return self.gamma * (x - mean) / (var + 1e-5).sqrt()
 
 
 def given(does, shape, **parameters):
@@ -329,24 +348,44 @@ def test_a_learned_epsilon_has_a_range():
 # explain asks
 
 
-def test_explain_asks_where_nothing_is_declared():
-    layer, x = Does(lambda x, w: root_mean_square(x, w, 1.0), w=random(8)), random(*TOKENS)
+SHOWN = {  # how to make it → what is said of it
+    "RMSNorm of 1 + w": "x / √(ν² + ε), ε = 1e−6",
+    "LayerNorm2d": "over c, one per n, h, w",
+    "pools n alone": "over n, one per c, h, w",
+    "divides by n - 1": "own mean and unbiased variance normalize it: (x − μ) / √(s² + ε)",
+    "ε outside the root": "(x − μ) / (√σ² + ε), ε = 0.01",
+    "one g for all": "g · x / ‖x‖",
+    "a factor": "this formula, ε, weight.",
+    "a mean": "x − μ.",
+    "its own forward": "over c, one per n",
+    "ReLU behind": "an activation, which cuts below 0",
+    "SiLU behind": "an activation, which bends",
+    "no affine, sigmoid behind": "ε is not known",
+    "frozen": "The running mean and variance normalize x",
+    "own names": "n c h w -> c: over n, h, w, one per c",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_explain_asks_where_nothing_is_known(name):
+    made = {"frozen": lambda: (trained(Frozen(3)), random(*IMAGES))}
+    made["own names"] = lambda: (trained(OwnNames(3)).eval(), random(*IMAGES))
+    layer, x = made[name]() if name in made else FOUND[name][0]()
     explained = explain(layer, x)
-    torch.testing.assert_close(explained.weight, 1 + layer.w.detach())
-    assert torch.equal(explained.output, layer(x))
-    assert explained.bias is None
-    assert "was found by moving numbers" in repr(explained)
-    layer = Does(over_channels, weight=random(3), bias=random(3, seed=1))
-    explained = explain(layer, random(*IMAGES))
-    torch.testing.assert_close(explained.weight, layer.weight.detach())
-    torch.testing.assert_close(explained.bias, layer.bias.detach())
+    text, output = repr(explained), layer(x).detach()
+    assert SHOWN[name] in text
+    assert "Found by moving numbers: this formula" in text
+    assert "Found by moving numbers" in explained.picture().text
+    torch.testing.assert_close(explained.output, output)
+    if not explained.asked.activation:
+        torch.testing.assert_close(explained.expected, precise(output), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["divides by n - 1", "ε outside the root", "one g for all"])
-def test_explain_shows_no_other_formula(name):
-    layer, x = FOUND[name][0]()
-    with pytest.raises(ValueError, match="layer must be a normalization layer"):
-        explain(layer, x)
+def test_explain_says_why_what_it_has_asked_is_no_answer():
+    with pytest.raises(ValueError, match=r"got Softmax; .* moved. No normalization: a number"):
+        explain(nn.Softmax(-1), random(4, 6))
+    with pytest.raises(ValueError, match="no formula that can be shown"):
+        explain(nn.Sequential(normviz.SwitchableNorm2d(3)), random(*IMAGES))
 
 
 # It leaves everything untouched, and takes what it can
