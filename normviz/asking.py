@@ -64,16 +64,32 @@ def _tell(layer: nn.Module, found: Probe, x: Tensor) -> Told | None:
 
 def _tell_stored(layer: nn.Module, found: Probe, eps: float) -> Told | None:
     """The numbers that move in training make each output, or those that have the usual names."""
-    held = stored_in(layer)
-    named = {name.rpartition(".")[2].removeprefix("running_"): name for name in held}
-    named |= {STATISTICS.get(kind): name for name, kind in found.stored.items()}
-    if not found.weight or not {"mean", "var"} <= {*named}:
+    if not (plan := plan_of_found(layer, found)):
+        return None
+    mean, var = _stored(layer, found)
+    return Told(plan, "running", precise(mean).flatten(), precise(var).flatten(), eps)
+
+
+def plan_of_found(layer: nn.Module, found: Probe) -> Plan | None:
+    """The plan that was found; of a layer that uses a stored mean and variance, one to keep them.
+
+    None if it is no normalization.
+    """
+    if found.pooled or not found.weight:
+        return found.plan
+    if not _stored(layer, found):
         return None
     kept = " ".join(found.weight.kept)
     plan = found.plan or Plan(found.weight.pattern.partition(" ->")[0], kept, kept)
-    plan = replace(plan, running=plan.running or kept)
-    stats = (precise(held[named[kind]]).flatten() for kind in ("mean", "var"))
-    return Told(plan, "running", *stats, eps)
+    return replace(plan, running=plan.running or kept)
+
+
+def _stored(layer: nn.Module, found: Probe) -> tuple[Tensor, Tensor] | None:
+    """The mean and the variance that a layer holds."""
+    held = stored_in(layer)
+    named = {name.rpartition(".")[2].removeprefix("running_"): name for name in held}
+    named |= {STATISTICS.get(kind): name for name, kind in found.stored.items()}
+    return (held[named["mean"]], held[named["var"]]) if {"mean", "var"} <= {*named} else None
 
 
 def _measured(layer: nn.Module, found: Probe, told: Told, x: Tensor):

@@ -201,8 +201,8 @@ def source_of(call) -> str:
 
 def note_on(layer: Watched) -> str | None:
     """What is merely worth knowing: whether eval needs the layer at all."""
-    if layer.now.plan is None:
-        return "it does not declare what it pools; normviz.probe(layer, x) finds it"
+    if layer.now.plan is None or layer.found:
+        return layer.found.summary if layer.found else "nobody knows what it pools"
     call = (layer.in_eval or [None])[0]
     if call is None or not call.stored or not call.plan.over_samples or call.apart is None:
         return None

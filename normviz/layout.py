@@ -23,7 +23,7 @@ class Layout:
         runs: the pooled positions, those that are neighbours together, the innermost first.
         count: how many numbers feed each statistic.
         stat_shape: of the statistics.
-        axis_names: one per axis of the array; for a group, its last name.
+        axis_names: one per axis of the array; for a group, the last one that is pooled.
         kept_names: one per axis of the statistics.
         aligned: ``split``, with 1 for every pooled axis.
         grouped: ``aligned``, with full groups; empty if there is no group.
@@ -88,7 +88,10 @@ def lay_out(pattern: str, given: Sizes, shape: tuple[int, ...]) -> Layout:
         runs=runs,
         count=prod(size for size, keep in zip(split, is_kept, strict=True) if not keep),
         stat_shape=tuple(size for size, keep in zip(split, is_kept, strict=True) if keep),
-        axis_names=tuple(group[-1][0] for group in groups),
+        axis_names=tuple(
+            next((name for name, _ in reversed(group) if name not in kept), group[-1][0])
+            for group in groups
+        ),
         kept_names=kept_names,
         aligned=aligned,
         grouped=tuple(_sizes(groups, kept)) if has_groups else (),

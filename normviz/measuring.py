@@ -1,18 +1,17 @@
-"""What a normalization pools, and what is measured of a tensor that reaches one.
-
-What it pools is said by its plan; where a class has none, its name or its buffers have to do.
-"""
+"""What a normalization pools, declared or found, and what is measured of what reaches it."""
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 from torch import nn
 
+from normviz.asking import plan_of_found
 from normviz.formula import precise, widen
+from normviz.looking import twin_of
 from normviz.normalization import normalize_precisely
-from normviz.plans import Plan, batch, declared, last_axes, without_mean
-from normviz.state import RUNNING, stored_statistics
+from normviz.plans import Plan, declared
+from normviz.probing import Probe, probe
+from normviz.state import stored_statistics
 
 PICTURED = 4096  # numbers of an input that are kept for its picture, at most
 
@@ -65,38 +64,49 @@ class Call:
         return f"{self.plan.axes} -> {self.plan.statistic}".strip() if self.plan else "?"
 
 
-def is_frozen(part: nn.Module) -> bool:
-    """Whether it is a FrozenBatchNorm: running statistics and no parameters, in any mode."""
-    held = {name for name, buffer in part._buffers.items() if buffer is not None}
-    own = type(part).__module__.startswith(("torch.nn.", "normviz."))
-    return {*RUNNING} <= held and not part._parameters and not own
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a layer pools in the mode that it is in, as far as anybody knows."""
+
+    plan: Plan | None
+    stored: bool = False  # whether running statistics normalize
+    found: Probe | None = None  # where the plan was not declared but found
 
 
-def plan_for(part: nn.Module, x: torch.Tensor) -> Plan | None:
-    """The plan of a layer for an input: declared, or guessed from what everybody calls so."""
-    weight, own = getattr(part, "weight", None), False
+def know(part: nn.Module, x: torch.Tensor) -> Known:
+    """Of a layer for x: what its class declares and runs, or else what moving numbers tells."""
     try:
         cls, plan = declared(part, x.ndim)
-        own = cls is not None and type(part).forward is not cls.forward
+        if cls is None or type(part).forward is cls.forward:
+            fits = plan.normalizes == "input" and plan.reduction.count(x.shape)
+            return Known(plan, stored_statistics(part, plan) is not None) if fits else Known(None)
     except ValueError:
-        plan = None
-        if is_frozen(part) and x.ndim > 1:
-            plan = batch(strict=False)(part, x.ndim)
-        elif "RMSNorm" in type(part).__name__ and weight is not None and weight.ndim == 1:
-            like = SimpleNamespace(normalized_shape=weight.shape)
-            plan, own = without_mean(last_axes)(like, x.ndim), True
-    if own and not plan.over_samples and x.ndim > 2 and x.shape[1] == x.shape[-1]:
-        return None  # the channels may be either
+        pass
+    twin = twin_of(part)
+    for inner in twin.modules():  # nobody else is to see what goes through
+        inner._forward_hooks, inner._forward_pre_hooks = {}, {}
     try:
-        fits = plan is not None and plan.normalizes == "input" and plan.reduction.count(x.shape)
-    except ValueError:
-        fits = False
-    return plan if fits else None
+        found = probe(twin, x)
+    except ValueError:  # it takes more than x
+        return Known(None)
+    plan = plan_of_found(twin, found)
+    return Known(plan, plan is not None and not found.pooled, found)
 
 
-def is_stored(part: nn.Module, plan: Plan) -> bool:
-    """Whether running statistics normalize, in the mode in which it is."""
-    return is_frozen(part) or stored_statistics(part, plan) is not None
+def alike(part: nn.Module, x: torch.Tensor) -> tuple[tuple, tuple]:
+    """What layers have in common of which it is enough to know one: in all, and besides sizes."""
+    usual = int | float | str | bool | tuple | None
+    held = {name: value for name, value in vars(part).items() if isinstance(value, usual)}
+    if not part._buffers:
+        held.pop("training", None)
+    sizes = {
+        t.numel() for t in (*part._parameters.values(), *part._buffers.values()) if t is not None
+    }
+    sized = [
+        n for n, v in held.items() if v in sizes or (isinstance(v, tuple) and v and v[-1] in sizes)
+    ]
+    kind, others = (type(part), x.ndim), {n: v for n, v in held.items() if n not in sized}
+    return (*kind, repr(held)), (*kind, repr(others))
 
 
 def pools_mates(call: Call) -> bool:

@@ -19,6 +19,7 @@ from normviz.state import set_epsilon
 from normviz.words import five_digits
 
 EVERY = {*range(99)}  # of the axes, taken apart: no more are known of
+WHERE = {True: "inside the root", False: "outside the root", None: "the least divisor"}  # ε
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +71,25 @@ class Probe:
     def slice(self) -> Reduction | None:
         """Which numbers move together now, if there is one answer."""
         return self.pooled[0] if len(self.pooled) == 1 else None
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line: the formula, or why there is none.
+
+        >>> probe(nn.LayerNorm(4), torch.randn(3, 4)).summary
+        'found by moving numbers: x − mean; biased variance; ε is 1e−5, inside the root'
+        """
+        if not self.plan:
+            return self.text.splitlines()[-1].removesuffix(".")
+        kind = "squared norm" if self.summed else "variance" if self.centred else "mean square"
+        bias = {0: "biased ", 1: "unbiased "}.get(self.correction, "")
+        facts = ["x − mean"] * bool(self.centred)
+        facts += [f"{bias * (kind == 'variance')}{kind}"] * bool(self.scaled)
+        if self.eps:
+            facts.append(f"ε is {five_digits(self.eps)}, {WHERE[self.eps_inside]}")
+        if self.activation:
+            facts.append(f"behind it an activation, which {self.activation}")
+        return f"found by moving numbers: {'; '.join(facts)}"
 
     def __repr__(self) -> str:
         return self.text
@@ -379,8 +399,7 @@ def _say_eps(formula: Formula) -> dict:
         return {"line": "No ε is seen.", "eps": 0.0}
     low, high = map(float, (eps.min(), eps.max()))
     much = five_digits(low) if high < 1.001 * low else f"{five_digits(low)} to {five_digits(high)}"
-    where = {True: "inside the root", False: "outside the root", None: "the least divisor"}
-    line = f"ε is {much}, {where[formula.inside]}."
+    line = f"ε is {much}, {WHERE[formula.inside]}."
     return {"line": line, "eps": float(f"{eps.mean():.6g}"), "eps_inside": formula.inside}
 
 

@@ -304,10 +304,12 @@ class Reduction:
         return lay_out(self.pattern, self.sizes, as_shape(shape))
 
     def name_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:
-        """One name for each axis of an array of this shape; for a group, its last name.
+        """One name for each axis of an array of this shape; for a group, the last that is pooled.
 
         >>> Reduction("n ... -> n").name_axes((4, 3, 2))
         ('n', 'axis 1', 'axis 2')
+        >>> Reduction("n (c g) -> n g", g=2).name_axes((4, 6))  # whose groups are interleaved
+        ('n', 'c')
         """
         return self.layout(shape).axis_names
 

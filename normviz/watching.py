@@ -19,14 +19,15 @@ from normviz.batches import gap_of, mapped, tensors_in, with_other_mates
 from normviz.looking import untouched
 from normviz.measuring import (
     Call,
+    Known,
     Made,
+    alike,
     head_of,
-    is_frozen,
-    is_stored,
+    know,
     measure,
-    plan_for,
     pools_mates,
 )
+from normviz.probing import Probe
 from normviz.state import RUNNING, epsilon_of
 
 MAPS = nn.Linear | nn.modules.conv._ConvNd
@@ -50,6 +51,7 @@ class Watched:
     as_found: list[Call] = field(default_factory=list, repr=False)  # one of these two
     needs_mates: bool = False  # in eval, its outputs were seen to depend on the batch mates
     head: torch.Tensor | None = field(default=None, repr=False)  # of its input
+    found: Probe | None = field(default=None, repr=False)  # if nothing is known of its class
 
     @property
     def call(self) -> Call:
@@ -71,7 +73,7 @@ class Watched:
     def tracks(self) -> bool:
         """Whether it would move its running statistics in training."""
         on = getattr(self.module, "track_running_stats", True)
-        return bool(self.running and on and not is_frozen(self.module))
+        return bool(self.running and on and (not self.found or self.found.stored))
 
     @property
     def affine(self) -> tuple[str, ...]:
@@ -140,6 +142,7 @@ class Watcher:
         self.model, self.call = model, call
         self.layers = dict(_normalizations(model))
         self.seen: list[Watched] = []
+        self.known: dict[tuple, Known] = {}
         maps = {name: part for name, part in model.named_modules() if isinstance(part, MAPS)}
         self.uses = Uses()
         self.hooks = [
@@ -194,21 +197,32 @@ class Watcher:
 
         return before
 
-    def _call(self, layer: Watched, x: torch.Tensor) -> Call:
-        """What there is to be known before the call."""
-        plan = plan_for(layer.module, x)
+    def _call(self, layer: Watched, x: torch.Tensor) -> Call | None:
+        """What there is to be known before the call; None if it is no normalization."""
+        known = self._known(layer.module, x)
+        plan, found = known.plan, known.found
+        if not plan and not (NAMED.search(layer.kind) and (found is None or found.pooled)):
+            return None
         made = getattr(x, "_normviz_made", None)
         made = made if made and made.version == x._version else None
-        stored = plan is not None and is_stored(layer.module, plan)
-        call = Call(tuple(x.shape), x.dtype, plan, stored, made=made)
+        call = Call(tuple(x.shape), x.dtype, plan, known.stored, made=made)
         if layer not in self.seen:
             self.seen.append(layer)
+            layer.found = found
             layer.head = plan and head_of(x, plan)
         if self.phase == "in_training" and plan is not None and x.numel():
             measure(call, x)
         if plan is None and x.ndim:
             call.first = (x[0].clone(),)
         return call
+
+    def _known(self, part: nn.Module, x: torch.Tensor) -> Known:
+        """What it pools; of layers that are alike, one is asked."""
+        keys = alike(part, x)
+        known = self.known.get(keys[0]) or self.known.get(keys[1]) or know(part, x)
+        if known.found:
+            self.known[keys[0 if known.plan and known.plan.sizes else 1]] = known
+        return known
 
     def _after(self, layer: Watched):
         def after(part, args, kwargs, y):
@@ -249,11 +263,14 @@ class Uses(TorchFunctionMode):
 
 
 def _normalizations(model: nn.Module) -> Iterator[tuple[str, Watched]]:
-    """The normalizations of a model; what holds another one is a block, not a layer."""
-    found = {name: part for name, part in model.named_modules() if _looks_like_one(name, part)}
-    for name, part in found.items():
+    """What may be a normalization of a model; what holds one is a block, not a layer."""
+    declared = {name: part for name, part in model.named_modules() if _is_called_one(name, part)}
+    for name, part in model.named_modules():
         inner = (p for p in part.modules() if p is not part)
-        if any(p in found.values() for p in inner):
+        own = not type(part).__module__.startswith("torch.") and not part._modules
+        if name in declared and any(p in declared.values() for p in inner):
+            continue
+        if name not in declared and not own:
             continue
         tensors = {**part._parameters, **part._buffers}.items()
         held = {n: t.detach().clone() for n, t in tensors if t is not None}
@@ -262,12 +279,11 @@ def _normalizations(model: nn.Module) -> Iterator[tuple[str, Watched]]:
         yield name, Watched(name, part, kind, part.training, held, tuple(trainable))
 
 
-def _looks_like_one(name: str, part: nn.Module) -> bool:
-    if "parametrizations" in name.split("."):
-        return False  # of a weight
+def _is_called_one(name: str, part: nn.Module) -> bool:
+    """Whether a name of its classes says so, or a plan."""
     classes = type(part).__mro__[: -len(nn.Module.__mro__)]
     named = any(NAMED.search(cls.__name__) or "plan" in vars(cls) for cls in classes)
-    return named or is_frozen(part)
+    return named and "parametrizations" not in name.split(".")
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor | None) -> bool:

@@ -18,7 +18,8 @@ from patients import codes, fed, images, model_of, table
 from torch import nn
 
 import normviz
-from normviz import Diagnosis, Finding, diagnose
+from normviz import Diagnosis, Finding, diagnose, measuring, probe
+from normviz.diagnosing import row_of
 from normviz.diagnosis import FINDINGS
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -258,14 +259,10 @@ def test_the_model_stays_bit_for_bit_what_it_was(make, mode):
     assert getattr(model, "calls", 0) == 0
 
 
-class OwnNorm(nn.Module):
-    """Nobody knows what it pools."""
-
-    def forward(self, x):
-        return x - x.mean(1, keepdim=True)
+UNTRACKED = nn.BatchNorm1d(3, track_running_stats=False)
 
 
-@pytest.mark.parametrize(("norm", "passes"), [(nn.BatchNorm1d(3), 2), (OwnNorm(), 3)])
+@pytest.mark.parametrize(("norm", "passes"), [(nn.BatchNorm1d(3), 2), (UNTRACKED, 3)])
 def test_a_model_runs_three_times_at_most(norm, passes):
     ran = []
     diagnose(nn.Sequential(norm), table(), call=lambda m, x: ran.append(m.training) or m(x))
@@ -315,12 +312,56 @@ def test_a_diagnosis_from_a_shell(arguments, status, words, tmp_path):
     assert words in (run.stderr if status == 2 else run.stdout)
 
 
-def test_what_a_layer_does_not_declare_is_left_to_probe():
-    class PerPixel(nn.LayerNorm):
-        def forward(self, x):
-            return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+class PerPixel(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
+
+class Mine(nn.Module):
+    """A learner's BatchNorm, whose class and tensors have names of their own."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(channels))
+        self.register_buffer("spread", torch.ones(channels))
+
+    def forward(self, x):
+        mean, std = self.average, self.spread.sqrt()
+        if self.training:
+            mean, std = x.mean(0), x.std(0)
+            self.average += 0.1 * (mean.detach() - self.average)
+            self.spread += 0.1 * (std.detach() ** 2 - self.spread)
+        return (x - mean) / (std + 1e-3)
+
+
+def test_what_nobody_declares_is_found():
     x = torch.randn(16, 8, 5, 8)  # the last axis is as long as that of the channels
-    diagnosis = diagnose(PerPixel(8), x)
-    assert "(model): it does not declare what it pools; normviz.probe(layer, x)" in diagnosis.text
-    assert str(normviz.probe(PerPixel(8), x).slice) == "over c, one per n, h, w"
+    (layer,) = diagnose(PerPixel(8), x).layers
+    assert row_of(layer)[4:7] == ("n c h w -> n h w", "8", "sample")
+    model = nn.Sequential(nn.Linear(3, 8), Mine(8), nn.ReLU(), nn.Linear(8, 8), Mine(8))
+    diagnosis = diagnose(model, torch.randn(64, 3))
+    rows = [row_of(layer)[1:] for layer in diagnosis.layers]
+    moves = ("Mine", "1", "(64, 8) float32", "n c -> c", "64", "batch; running in eval")
+    assert rows == [(*moves, "average, spread", "–")] * 2
+    assert "unbiased variance; ε is 0.001, outside the root" in diagnosis.text
+    assert {f.layer for f in diagnosis.findings if f.code == "idle-bias"} == {"1", "4"}
+
+
+def test_what_is_no_normalization_has_no_row():
+    class ConvNorm(nn.Conv2d):  # as some blocks are called, which may hold a norm, or none
+        pass
+
+    class Affine(nn.Module):
+        def forward(self, x):
+            return 2 * x + 1
+
+    model = nn.Sequential(ConvNorm(3, 3, 3, padding=1), Affine(), nn.Softmax(1))
+    assert diagnose(model, torch.randn(4, 3, 5, 5)).layers == ()
+
+
+def test_alike_layers_are_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(measuring, "probe", lambda *given: asked.append(given) or probe(*given))
+    model = nn.Sequential(*[PerPixel(8) for _ in range(5)], PerPixel(8, eps=0.1))
+    assert len(diagnose(model, torch.randn(4, 8, 3, 3)).layers) == 6
+    assert len(asked) == 2
