@@ -6,9 +6,8 @@ findings, 0 if there are none, and 2 for a wrong call.
 
 import runpy
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
-
-USAGE = "usage: python -m normviz diagnose FILE:FUNCTION"
 
 
 def main(arguments: list[str]) -> int:
@@ -17,32 +16,40 @@ def main(arguments: list[str]) -> int:
     >>> main(["diagnose", "no_such_file.py:make"])
     2
     """
+    parser = ArgumentParser("python -m normviz")
+    command = parser.add_subparsers(required=True, metavar="diagnose").add_parser("diagnose")
+    command.add_argument("target", metavar="FILE:FUNCTION", help="returns model, args[, kwargs]")
+    command.add_argument(
+        "--ignore", metavar="CODE", action="append", default=[], help="a finding that may be there"
+    )
+    asked = parser.parse_args(arguments)
     try:
-        model, args, kwargs = _made_by(*arguments)
+        model, args, kwargs = _made_by(asked.target)
         from normviz import diagnose  # not before the call makes sense: it takes torch
+        from normviz.diagnosis import FINDINGS
 
+        if unknown := {*asked.ignore} - (codes := {finding.code for finding in FINDINGS}):
+            raise ValueError(f"CODE must be one of {', '.join(sorted(codes))}: got {unknown}.")
         diagnosis = diagnose(model, *args, **kwargs)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     print(diagnosis.text)
-    return int(bool(diagnosis.findings))
+    return int(not {*diagnosis.codes} <= {*asked.ignore})
 
 
-def _made_by(*arguments: str):
+def _made_by(target: str):
     """The model, and what it takes."""
-    if len(arguments) != 2 or arguments[0] != "diagnose" or ":" not in arguments[1]:
-        raise ValueError(USAGE)
-    path, _, name = arguments[1].rpartition(":")
+    path, _, name = target.rpartition(":")
     if not Path(path).is_file():
-        raise ValueError(f"FILE must be a Python file: there is no {path!r}. {USAGE}")
+        raise ValueError(f"FILE:FUNCTION must name a Python file: there is no {path!r}.")
     sys.path.insert(0, str(Path(path).resolve().parent))  # as `python FILE` would
     try:
         function = runpy.run_path(path).get(name)
     except Exception as error:
         raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     if not callable(function):
-        raise ValueError(f"FUNCTION must be a function of {path}: there is no {name!r}. {USAGE}")
+        raise ValueError(f"FUNCTION must be a function of {path}: there is no {name!r}.")
     try:
         made = function()
     except Exception as error:

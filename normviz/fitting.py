@@ -189,11 +189,13 @@ class Stored:
         kinds: what moves into each.
         momentum: the weight of the batch; None for the plain average.
         running: what there is one per; None if nothing is known of them.
+        lost: those that are no buffers, so that no state_dict holds them.
     """
 
     kinds: dict[str, str]
     momentum: float | None = None
     running: str | None = None
+    lost: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -201,7 +203,10 @@ class Stored:
         what = ", ".join(f"{kind} ({name})" for name, kind in self.kinds.items())
         way = f", with momentum {five_digits(self.momentum)}" if self.momentum else ""
         average = self.running is not None and self.momentum is None
-        return f"In training it stores {what}{way}{', as the plain average of all' * average}."
+        lost = f" No state_dict holds {' and '.join(self.lost)}: no buffers." if self.lost else ""
+        return (
+            f"In training it stores {what}{way}{', as the plain average of all' * average}.{lost}"
+        )
 
 
 def find_stored(bench: Bench, pooled: tuple[Reduction, ...]) -> Stored | None:
@@ -222,7 +227,8 @@ def find_stored(bench: Bench, pooled: tuple[Reduction, ...]) -> Stored | None:
                 (kinds[name], running), momentum = match, float(share)
     if momentum and abs(momentum - 1) < bench.exact and _averages(bench, x):
         momentum = None
-    return Stored(kinds, momentum, running) if kinds else None
+    lost = tuple(name for name in kinds if name not in dict(bench.layer.named_buffers()))
+    return Stored(kinds, momentum, running, lost) if kinds else None
 
 
 def _averages(bench: Bench, x: Tensor) -> bool:

@@ -294,8 +294,12 @@ def wrong():
         (["diagnose", "models.py:wrong"], 2, "(x,) is a tuple of one"),
         (["diagnose", "models.py:none"], 2, "there is no 'none'"),
         (["diagnose", "other.py:sick"], 2, "there is no 'other.py'"),
-        (["diagnose", "models.py"], 2, "usage: python -m normviz diagnose FILE:FUNCTION"),
-        ([], 2, "usage: python -m normviz diagnose FILE:FUNCTION"),
+        (["diagnose", "models.py:sick", "--ignore", "never-fed"], 0, "never-fed: No batch"),
+        (["diagnose", "models.py:sick", "--ignore", "idle-bias"], 1, "never-fed: No batch"),
+        (["diagnose", "models.py:sick", "--ignore", "none"], 2, "CODE must be one of batch-mates,"),
+        (["diagnose", "models.py"], 2, "there is no ''"),
+        (["diagnose"], 2, "required: FILE:FUNCTION"),
+        ([], 2, "usage: python -m normviz"),
     ],
 )
 def test_a_diagnosis_from_a_shell(arguments, status, words, tmp_path):

@@ -172,6 +172,11 @@ FOUND = {
         {"stored": {"running_mean": "the mean", "running_var": "the unbiased variance"}}
         | {"momentum": 0.3, "batch_mates": {"training": True, "eval": False}},
     ),
+    "stored, but in no buffer": (
+        lambda: (OwnNames(3), random(*IMAGES)),
+        {"text": "No state_dict holds moving_mean and moving_var", "momentum": 0.1}
+        | {"batch_mates": {"training": True, "eval": False}, "weight": "n c h w -> c"},
+    ),
     "stored, biased": (
         lambda: (normviz.SwitchableNorm2d(3), random(*IMAGES)),
         {"stored": {"running_mean": "the mean", "running_var": "the biased variance"}},

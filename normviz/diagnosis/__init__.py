@@ -20,7 +20,7 @@ from normviz.diagnosis.switches import (
     Reused,
 )
 
-FINDINGS = (  # in this order they are reported: what breaks a model first
+FINDINGS = (  # in this order they are reported: what breaks a model first, causes before effects
     NotFinite,
     NegativeVariance,
     HalfPrecision,
@@ -28,12 +28,12 @@ FINDINGS = (  # in this order they are reported: what breaks a model first
     BatchMates,
     NeverFed,
     Lagging,
-    FarStatistics,
+    Reused,
+    LateSwitch,
     MomentumNone,
     HalfFrozen,
     FrozenUntilTrain,
-    LateSwitch,
-    Reused,
+    FarStatistics,
     NoGroup,
     SwappedAxes,
     Padding,

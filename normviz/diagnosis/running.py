@@ -84,8 +84,8 @@ class FarStatistics(Finding):
     the other, and what follows was trained on another one. Other data, weights that moved faster
     than the statistics, or weights that were averaged without new statistics are the usual causes.
 
-    Do: torch.optim.swa_utils.update_bn(loader, model) takes new ones; if the batch is unlike the
-    training data, take another batch.
+    Do: first what another finding names as the cause; then torch.optim.swa_utils.update_bn(loader,
+    model) takes new ones. If the batch is unlike the training data, take another batch.
 
     >>> import torch
     >>> from torch import nn
