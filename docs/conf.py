@@ -15,7 +15,14 @@ project = "normviz"
 html_title = "normviz"
 root_doc = "README"
 include_patterns = ["README.md", "notebooks/*.ipynb", "docs/*.md", "docs/*/*.md"]
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "docstrings",
+    "recording",
+    "questions",
+]
 
 autodoc_member_order = "bysource"
 napoleon_custom_sections = [("Attributes", "params_style")]  # as the arguments
@@ -33,9 +40,9 @@ myst_heading_anchors = 4
 suppress_warnings = ["myst.xref_missing"]
 
 html_theme = "furo"
-html_static_path = ["site.css", "site.js"]
-html_css_files = ["site.css"]
-html_js_files = ["site.js"]
+html_static_path = ["site.css", "site.js", "lab.css", "lab.js", "questions.js"]
+html_css_files = ["site.css", "lab.css"]
+html_js_files = ["site.js", "lab.js", ("questions.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_copyright = False
 pygments_style = "a11y-high-contrast-light"

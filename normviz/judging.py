@@ -43,7 +43,7 @@ class Verdict:
         return f"{MARKS.get(self.status, '')} {self.status.capitalize()}.".strip()
 
 
-Judge = Callable[[object], Verdict | None]
+Judge = Callable[[object], Verdict | None]  # ``known``: see _knowing
 UNTOUCHED = Verdict(NOT_ATTEMPTED, "")
 
 
@@ -88,17 +88,17 @@ def judge_numbers(right, misconceptions: Sequence[tuple[object, str]]) -> Judge:
         given = _as_numbers(answer)
         if given is None:
             return not_yet(f"The answer is a number or a tuple of numbers: got {_brief(answer)}.")
-        if _same(given, right, _tolerance(right)):
+        if _same(given, right, tolerance_of(right)):
             return None
         for wrong, why in misconceptions:
-            if _same(given, wrong, _tolerance(right, wrong)):
+            if _same(given, wrong, tolerance_of(right, wrong)):
                 return not_yet(why)
         if given.shape != np.shape(right):
             wanted = "one number" if np.ndim(right) == 0 else _tuple_of(np.size(right))
             return not_yet(f"The answer is {wanted}: got {_brief(answer)}.")
         return not_yet(f"{_brief(answer)} is not it. The hint may help.")
 
-    return judge
+    return _knowing(judge, right, misconceptions)
 
 
 def judge_choice(right: str, misconceptions: Mapping[str, str]) -> Judge:
@@ -119,7 +119,7 @@ def judge_choice(right: str, misconceptions: Mapping[str, str]) -> Judge:
             return not_yet(f"The answer is {offered}: got {_brief(answer)}.")
         return not_yet(told[given])
 
-    return judge
+    return _knowing(judge, right, misconceptions.items())
 
 
 def judge_pattern(right: str, shape, misconceptions: Sequence[tuple[str, str]]) -> Judge:
@@ -139,7 +139,7 @@ def judge_pattern(right: str, shape, misconceptions: Sequence[tuple[str, str]]) 
                 return not_yet(why)
         return not_yet(f"{answer!r} pools {Reduction(answer)}. Which axis has to survive?")
 
-    return judge
+    return _knowing(judge, right, misconceptions)
 
 
 def judge_function(
@@ -210,6 +210,12 @@ def judge_function(
     return judge
 
 
+def _knowing(judge: Judge, right, misconceptions) -> Judge:
+    """The judge, with all answers of which it has more to say than that they are wrong."""
+    judge.known = right, *(wrong for wrong, _ in misconceptions)
+    return judge
+
+
 def _tuple_of(count: int) -> str:
     """``"a tuple of one number"``, ``"a tuple of 3 numbers"``."""
     return f"a tuple of {'one number' if count == 1 else f'{count} numbers'}"
@@ -227,7 +233,7 @@ def _as_numbers(answer) -> np.ndarray | None:
     return numbers.astype(float) if numbers.dtype.kind in "iuf" else None
 
 
-def _tolerance(*numbers) -> float:
+def tolerance_of(*numbers) -> float:
     """0 for counts, which have to be equal; 0.005 for others."""
     return 0 if all(np.asarray(number).dtype.kind == "i" for number in numbers) else 0.005
 

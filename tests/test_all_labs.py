@@ -243,10 +243,11 @@ def assert_shown_without_a_kernel(lab):
 
 
 @every_lab
-def test_where_there_is_no_kernel_a_line_tells_how_to_get_one(open_lab):
-    shown = open_lab()._repr_mimebundle_()
+def test_where_there_is_no_kernel_a_line_tells_how_to_get_one_above_how_it_opens(open_lab):
+    lab = open_lab()
+    shown = lab._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in shown
-    assert shown["text/html"] == WITHOUT_KERNEL
+    assert f"{WITHOUT_KERNEL}{lab.readout.value}{lab.picture.value}" in shown["text/html"]
     assert "Binder" in WITHOUT_KERNEL
 
 

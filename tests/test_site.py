@@ -1,6 +1,7 @@
 """The lessons run without a complaint; the site of them is whole, at home on a plain file server,
 readable, and open to everyone."""
 
+import gzip
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
+from random import Random
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +23,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from docstrings import PUBLIC
 from normviz import labs
 from normviz.labs.lab import WITHOUT_KERNEL
+from recording import controls_of, kind_of, opener_in, place_of, shared, step
 from tools.notebooks import LESSONS, WINDOWS, read, run
 
 try:
@@ -308,12 +311,28 @@ def test_what_answers_a_prediction_is_folded_and_the_choice_can_be_made(name, lo
 
 
 @pytest.mark.parametrize("name", LESSON_PAGES[1:])
-def test_a_lab_is_a_line_that_tells_how_to_run_it_above_a_still_picture(name, look):
-    page = look(name)
-    line = BeautifulSoup(WITHOUT_KERNEL, "html.parser").text
-    [lab] = [node for node in page.find_all("p") if node.text == line]
-    assert lab.find_next(class_="cell_output").select("svg.nv, svg.nv-plot")
-    assert not page.select("[type*=widget-view]")
+def test_a_lab_is_without_a_script_how_it_opens_and_a_line_that_tells_how_to_run_it(name, look):
+    [lab] = look(name).select(".nv-lab")
+    assert lab.find("p").text == BeautifulSoup(WITHOUT_KERNEL, "html.parser").text
+    assert lab.select(".nv-body :is(svg.nv, svg.nv-plot)")
+    assert not look(name).select("[type*=widget-view]")
+
+
+@every_lesson_page
+def test_a_page_is_light_with_all_that_it_loads(name, site, look):
+    names = [lab["data-recording"] for lab in look(name).select("[data-recording]")]
+    files = [site / name, *(site / f"_static/labs/{lab}.js" for lab in names)]
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) < 600_000
+
+
+def test_what_views_have_in_common_is_written_once():
+    views = ["<b>1</b>§<i>2.5</i>", "<b>1</b>§<i>3</i>", '<p id="nv-1f-a">§none']
+    tags, sequences, rows = shared(views)
+    assert tags == ["", "<b>¤", "</b>§", "<i>¤", "</i>", '<p id="¥a">§none']
+    assert sequences == [[(0, 1, 2, 3, 4), ","], [(0, 5), ""]]
+    assert rows == [[0, "", "1,2.5"], [0, "", ",3"], [1, "nv-1f-", ""]]
+    with pytest.raises(ValueError, match="stand for something else"):
+        shared(["1 ¤"])
 
 
 @pytest.fixture(scope="module")
@@ -460,6 +479,100 @@ def test_nothing_moves_for_a_reader_who_asked_for_less_motion_and_no_picture_for
     turn(page, motion="no-preference")
     assert page.locator("svg:is(.nv, .nv-plot) *").evaluate_all(MOVING) == 0
     assert page.locator("html, html *").evaluate_all(MOVING) > 0
+
+
+SHOWN = """([words, body]) => {
+    const made = document.createElement("template"), lab = document.querySelector(".nv-lab");
+    return [[".nv-words", words], [".nv-body", body]].map(([part, html]) => {
+        made.innerHTML = html;
+        return lab.querySelector(part).innerHTML == made.innerHTML;
+    });
+}"""
+SET = """(range, place) => {
+    range.value = place;
+    range.dispatchEvent(new Event("input"));
+}"""
+
+
+class OnPage:
+    """The recorded lab of a page that was just opened, whose controls have these kinds."""
+
+    def __init__(self, page, kinds):
+        self.page, self.kinds = page, kinds
+        page.reload()
+        page.locator(".nv-lab").scroll_into_view_if_needed()
+        expect(page.locator(".nv-controls > div").first).to_be_visible()
+
+    def inputs(self, name):
+        box = self.page.locator(f'[data-name="{name}"]')
+        return [box] if self.kinds[name] == "button" else box.locator("input, select").all()
+
+    def offers(self, name):
+        """The places to which a control can move."""
+        inputs = [it for it in self.inputs(name) if it.is_visible() and it.is_enabled()]
+        if self.kinds[name] == "range" and inputs:
+            return [*range(int(inputs[0].get_attribute("max")) + 1)]
+        if self.kinds[name] == "list" and inputs:
+            return [*range(inputs[0].locator("option").count())]
+        return [*range(2 if self.kinds[name] == "check" and inputs else len(inputs))]
+
+    def place(self, name):
+        """Where a control stands; nothing if it is a button or a text."""
+        inputs, kind = self.inputs(name), self.kinds[name]
+        if kind == "buttons":
+            return [it.is_checked() for it in inputs].index(True)
+        if kind == "list":
+            return inputs[0].evaluate("it => it.selectedIndex")
+        if kind == "check":
+            return int(inputs[0].is_checked())
+        return int(inputs[0].input_value()) if kind == "range" else None
+
+    def move(self, name, place):
+        inputs, kind = self.inputs(name), self.kinds[name]
+        if kind == "range":
+            inputs[0].evaluate(SET, place)
+        elif kind == "list":
+            inputs[0].select_option(index=place)
+        elif kind == "check":
+            inputs[0].set_checked(bool(place))
+        else:
+            inputs[place].click()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", LESSON_PAGES[1:], indirect=True)
+def test_a_recorded_lab_shows_byte_for_byte_what_a_kernel_shows(page):
+    turn(page)
+    cells = read(f"{Path(page.url).stem}.ipynb").cells
+    [make] = filter(None, (opener_in(cell.source) for cell in cells))
+    random = Random(0)
+    for _ in range(5):
+        live, path = make(), []
+        kinds = {name: kind_of(control) for name, control in controls_of(live).items()}
+        on_page = OnPage(page, kinds)
+        for _ in range(2):
+            name = random.choice([name for name in kinds if on_page.offers(name)])
+            path.append((name, random.choice(on_page.offers(name))))
+            on_page.move(*path[-1])
+        first, second = path
+        if first[0] == second[0] or on_page.place(first[0]) == first[1]:
+            step(live, *first)  # it stands where it was put
+        step(live, *second)
+        assert page.evaluate(SHOWN, [live.readout.value, live.picture.value]) == [True, True], path
+        for name in kinds & controls_of(live).keys():
+            control = controls_of(live)[name]
+            assert on_page.place(name) in (place_of(control), None), (name, path)
+
+
+@pytest.mark.browser
+def test_a_recorded_lab_moves_on_a_page_that_no_server_gives(site, chromium):
+    with chromium.new_page() as page:
+        page.goto((site / LESSON_PAGES[5]).as_uri())
+        lab = page.locator(".nv-lab")
+        lab.scroll_into_view_if_needed()
+        before = lab.locator(".nv-words").inner_text()
+        lab.get_by_role("radio", name="eval").check()
+        assert lab.locator(".nv-words").inner_text() != before
 
 
 LIT = "groups => groups.flatMap((g, i) => getComputedStyle(g).opacity == 1 ? [i] : [])"

@@ -24,9 +24,8 @@ from normviz.words import five_digits
 
 WITHOUT_KERNEL = (
     "<p><b>A lab stands here when a kernel runs:</b> open this lesson in JupyterLab, your own or "
-    "one on Binder. The next picture shows one of its states.</p>"
+    "one on Binder. Below is how it opens.</p>"
 )
-
 
 LONGEST, LARGEST = 8, 1e6  # of a vector: how many numbers, and how large they may be
 
@@ -170,8 +169,9 @@ class Lab(widgets.VBox):
         self._settling = False
 
     def _repr_mimebundle_(self, **options) -> dict:
-        # A page without a kernel shows this line in the lab's place.
-        return super()._repr_mimebundle_(**options) | {"text/html": WITHOUT_KERNEL}
+        # What a page without a kernel shows in the lab's place.
+        still = f"<div>{WITHOUT_KERNEL}{self.readout.value}{self.picture.value}</div>"
+        return super()._repr_mimebundle_(**options) | {"text/html": still}
 
     def read(self):
         """The setting that the controls hold."""

@@ -1,0 +1,61 @@
+// Questions on a page without a kernel, judged by what was recorded (docs/questions.py).
+
+// A choice can be changed until its answer is unfolded; from then on it stays.
+for (const asked of document.querySelectorAll(".nv-asked")) {
+  const verdicts = document.getElementById(`nv-${asked.dataset.name}`);
+  const fold = verdicts.closest("details");
+  const [choices, said] = asked.querySelectorAll("fieldset, output");
+  const open = Object.assign(document.createElement("button"), {
+    type: "button",
+    textContent: "Show what happens",
+  });
+
+  const judge = () => {
+    const choice = choices.querySelector(":checked");
+    if (!fold.open || !choice) return;
+    choices.disabled = true;
+    said.textContent = "Recorded.";
+    for (const verdict of verdicts.children) verdict.hidden = verdict.dataset.answer !== choice.value;
+  };
+
+  said.textContent = "Choose one. Then look what happens, below.";
+  choices.addEventListener("change", () => {
+    said.replaceChildren("Recorded. ", open);
+    judge();
+  });
+  open.addEventListener("click", () => {
+    fold.open = true;
+    fold.querySelector("summary").focus();
+  });
+  fold.addEventListener("toggle", judge);
+}
+
+// A number is this answer from here to there; a text, but for its case and its spaces.
+function fits(given, answer) {
+  if (typeof answer === "string") return plain(given) === plain(answer);
+  const numbers = numbersIn(given);
+  return numbers.length === answer.length && answer.every(([from, to], i) => from <= numbers[i] && numbers[i] <= to);
+}
+
+const plain = (text) => text.replace(/^["']|["']$/g, "").replace(/\s+/g, " ").trim().toLowerCase();
+
+function numbersIn(text) {
+  return text.replace(/[()[\]]/g, "").replaceAll("−", "-").split(",").map((part) => {
+    const [above, below = "1"] = part.split("/");
+    return part.trim() ? Number(above) / Number(below) : NaN;
+  });
+}
+
+for (const form of document.querySelectorAll(".nv-field")) {
+  const [known, other, more] = JSON.parse(form.dataset.recorded);
+  const [field, said] = form.querySelectorAll("input, output");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = field.value.trim();
+    const [, verdict] = known.find(([answer]) => fits(given, answer)) ?? [];
+    const asMany = Array.isArray(known[0][0]) && numbersIn(given).length !== known[0][0].length ? more : other;
+    const text = document.createElement("i");
+    text.textContent = given;
+    said.innerHTML = given ? (verdict ?? asMany.replaceAll("¤", () => text.innerHTML)) : "";
+  });
+}
