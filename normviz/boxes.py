@@ -1,11 +1,14 @@
-"""Six modules whose inside does not show: lesson 10 finds out by experiments what they are."""
+"""Modules whose inside does not show: lesson 10 finds out what they are, or have."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from normviz.exercises.norms import norm_over
+from normviz.judging import undisturbed
 
 CHANNELS = 4
 
@@ -54,3 +57,36 @@ def _trained_and_in_eval() -> nn.Module:
     layer.running_mean.copy_(ramp)
     layer.running_var.copy_(1 + ramp)
     return layer
+
+
+def patient_points(seed: int) -> tuple[Tensor, Tensor]:
+    """Points as the lesson's `away`, and their classes."""
+    generator, labels = torch.Generator().manual_seed(seed), torch.arange(512) % 2
+    return 0.8 * torch.randn(512, 2, generator=generator) + 2 * labels[:, None] + 2, labels
+
+
+@cache
+def _trained_patient() -> nn.Sequential:
+    torch_state = torch.get_rng_state()
+    torch.manual_seed(1)
+    norm, (points, labels) = nn.BatchNorm1d(16), patient_points(0)
+    first, second = nn.Linear(2, 16, bias=False), nn.Linear(16, 16, bias=False)
+    model = nn.Sequential(first, norm, nn.ReLU(), second, norm, nn.ReLU(), nn.Linear(16, 2))
+    learning = [*model.parameters()]
+    for batch in torch.randint(512, (150, 32)):
+        loss = nn.functional.cross_entropy(model(points[batch]), labels[batch])
+        for p, gradient in zip(learning, torch.autograd.grad(loss, learning), strict=True):
+            p.data -= 0.1 * gradient
+    torch.set_rng_state(torch_state)
+    return model
+
+
+@undisturbed()
+def unknown_patient() -> nn.Sequential:
+    """A trained model with something wrong in it, for the last exercise.
+
+    >>> model = unknown_patient()
+    >>> model.training
+    True
+    """
+    return deepcopy(_trained_patient())

@@ -6,6 +6,7 @@ more words than the exercise has.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from html import escape
 
@@ -163,7 +164,8 @@ def judge_function(
     """
 
     def copies(arguments: tuple) -> list:  # so that whoever overwrites one disturbs nothing
-        return [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+        arguments = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+        return [deepcopy(a) if isinstance(a, torch.nn.Module) else a for a in arguments]
 
     def outcome(function: Callable, arguments: tuple):
         own = copies(arguments)

@@ -389,21 +389,39 @@ TAUGHT = {
     "ε outside the root: nan gradients at a variance of 0 (field report 43)": [
         ("10", "box-6", "small / (small + 1e-3)"),
         ("10", "box-6-gradient", "padding.grad"),
+        ("10", "box-6-rows", "row.std(correction=0)"),
+    ],
+    "training or test data, training or eval mode: overfitting, or the statistics": [
+        ("10", "four", "deepcopy(model).train(mode)"),
+        ("10", "four", 'four("crammed", crammed, few'),
     ],
     "model.train() thaws a frozen BatchNorm": [
         ("10", "frozen-changed", "torch.equal(tensor, before[name])"),
+        ("10", "frozen-diagnosed", "diagnose(patient.train(), away[0])"),
         ("10", "frozen-cure", "super().train(False)"),
     ],
     "an average of parameters has fresh statistics (field report 7)": [
         ("10", "average", "average.parameters(), model.parameters()"),
         ("10", "average-cure", "update_bn("),
+        ("10", "average-cure", "copied.buffers(), model.buffers()"),
     ],
     "one norm for two domains fits neither in eval": [
         ("10", "domains-eval", "both.eval()"),
+        ("10", "domains-without", "diagnose(both, home[0])"),
+        ("10", "domains-update", "fed_by(home[0], away[0])"),
+        ("10", "domains-update", "fed_by(away[0]), *away"),
         ("10", "domains-cure", "self.norms[domain]"),
     ],
     "mean and variance swapped in a port: a negative variance, nan in eval (20, 58)": [
         ("10", "file-root", "(bn.running_var + bn.eps).sqrt()"),
+    ],
+    "a norm of one's own class is found by moving numbers, in a model, too": [
+        ("10", "own-layer", "normviz.explain(Mine()"),
+        ("10", "own-layer-diagnosed", "diagnose(nn.Sequential(nn.Conv2d(3, 8, 3), Mine())"),
+    ],
+    "diagnose in a shell: weights are loaded, and a finding may be ignored": [
+        ("10", "shell", "load_state_dict(torch.load("),
+        ("10", "shell-run", '"--ignore", "idle-bias"'),
     ],
 }
 CELLS = [(claim, *cell) for claim, cells in TAUGHT.items() for cell in cells]

@@ -1,17 +1,20 @@
 """Lesson 10: your own model."""
 
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
+from normviz.boxes import patient_points, unknown_patient
 from normviz.exercises.exercise import Exercise, Prediction
 from normviz.exercises.norms import norm_over
-from normviz.judging import judge_choice, judge_function, judge_numbers
+from normviz.judging import judge_choice, judge_function, judge_numbers, undisturbed
 from normviz.reduction import Reduction
 
 
-def _watched(x: Tensor, layer: nn.Module, place: tuple, *, copied: bool = True, mode=None, by=1.0):
+def _watched(x: Tensor, layer: nn.Module, place: tuple, *, copied=True, own=False, mode=None):
     """Which outputs move with one number, found well or badly.
 
     Args:
@@ -19,12 +22,12 @@ def _watched(x: Tensor, layer: nn.Module, place: tuple, *, copied: bool = True, 
         layer: what it goes into.
         place: where the number stands.
         copied: whether the input without the change is kept.
+        own: whether the layer itself is run, and no copy.
         mode: True for training, False for eval; by default that of the layer.
-        by: how far the number moves.
     """
     other = x.clone() if copied else x
-    other[place] += by
-    layer = deepcopy(layer)
+    other[place] += 1
+    layer = layer if own else deepcopy(layer)
     layer.train(layer.training if mode is None else mode)
     return ((layer(other) - layer(x)).abs() > 1e-6).int()
 
@@ -33,6 +36,17 @@ def _reset(x: Tensor, layer: nn.Module, place: tuple):
     other = torch.zeros_like(x)
     other[place] = 1
     return ((deepcopy(layer)(other) - deepcopy(layer)(x)).abs() > 1e-6).int()
+
+
+def _observe_layer(function, x: Tensor, layer: nn.Module, place: tuple):
+    """What it returns if the layer is as it was; else the sum of what has moved, and the mode."""
+    before = deepcopy(layer)
+    moved = function(x, layer, place)
+    pairs = zip(layer.state_dict().values(), before.state_dict().values(), strict=True)
+    off = [float((new.double() - old.double()).abs().sum()) for new, old in pairs]
+    if any(off) or layer.training != before.training:
+        return torch.tensor([*off, float(layer.training)])
+    return moved
 
 
 def _watched_cases() -> list[tuple]:
@@ -95,6 +109,35 @@ def _average(x: Tensor, one: nn.Module, other: nn.Module, *, first: bool = True,
         bn.running_mean.lerp_(z.mean(0), weight)
         bn.running_var.lerp_(z.var(0), weight)
         return model.train(fed == "batch")(x)
+
+
+@undisturbed()
+def _patient_cases() -> list[tuple]:
+    """Points that no model has met, and the patient."""
+    return [(patient_points(1)[0], unknown_patient())]
+
+
+@undisturbed()
+def _observe_cure(function, held_out: Tensor, model: nn.Module) -> Tensor:
+    """The class of each point that is held out, by the cured model in eval.
+
+    If nine of ten are right, the model is as good as any, and all count as right.
+    """
+    cured = function(patient_points(0)[0], model)
+    if not isinstance(cured, nn.Module):
+        raise TypeError("a model is to be returned")
+    labels = patient_points(1)[1]
+    with torch.no_grad():
+        given = cured.eval()(held_out).argmax(1)
+    return labels if (given == labels).double().mean() >= 0.9 else given
+
+
+def _cure(points: Tensor, model: nn.Module, *, apart: bool = True) -> nn.Module:
+    """The patient with new statistics, and with a norm for each place before."""
+    if apart:
+        model[4] = deepcopy(model[1])
+    update_bn([points], model)
+    return model
 
 
 PREDICTIONS: dict[str, Prediction] = {
@@ -204,21 +247,23 @@ EXERCISES: dict[str, Exercise] = {
         solution="8: 4 · 6 · 5 = 120 numbers, and 15 share each mean. That is a GroupNorm with 2 "
         "groups, in 4 samples.",
     ),
-    "mean_square_of_a_box": Exercise(
+    "weight_of_a_box": Exercise(
         judge_numbers(
-            0.75,
+            2.0,
             [
-                (1.0, "That is by the biased variance. The unbiased one is larger."),
-                (4 / 3, "The other way round: a larger variance leaves smaller outputs."),
-                (0.75**0.5, "That is the root of the mean square."),
-                (0.8, "That is for m = 5. Four numbers are divided by 4 − 1."),
-                (9 / 16, "You divided by the variance. Its root divides."),
+                (4.0, "That is γ². The outputs are multiplied by γ, their squares by γ²."),
+                (3.2**0.5, "By the biased variance. But then ten numbers would give 3.2 as well."),
+                (3.6**0.5, "By the biased variance. But then five numbers would give 3.6 as well."),
+                (3.2, "That is the mean square of five. Both γ² and the variance are in it."),
+                (3.6, "That is the mean square of ten. Both γ² and the variance are in it."),
+                (1.6, "You multiplied by 4/5. But 4/5 is in the 3.2 already: 4/5 · γ² = 3.2."),
             ],
         ),
-        praise="(m − 1)/m: the unbiased variance of four is 4/3 of the biased one.",
-        hint="By the biased variance it is 1. How much larger is the unbiased one?",
-        solution="3/4 = 0.75: the unbiased variance is 4/3 of the biased one, so what is left is "
-        "3/4 of 1.",
+        praise="Unbiased, for the count matters: γ² · 4/5 = 3.2, and γ² · 9/10 = 3.6.",
+        hint="By the unbiased variance of m numbers, and without a weight, (m − 1)/m is left. What "
+        "does γ do to a mean square?",
+        solution="γ = 2. The count matters, so the variance is unbiased, and (m − 1)/m is left: "
+        "γ² · 4/5 = 3.2 makes γ² = 4, and 4 · 9/10 is 3.6.",
     ),
     "eps_of_a_box": Exercise(
         judge_numbers(
@@ -243,23 +288,22 @@ EXERCISES: dict[str, Exercise] = {
             _watched_cases,
             [
                 (
-                    lambda x, layer, place: _watched(x, layer, place, copied=False),
+                    partial(_watched, copied=False),
                     "Nothing moves: `other = x` is a second name, so both inputs have changed.",
                 ),
-                (
-                    lambda x, layer, place: _watched(x, layer, place, mode=True),
-                    "The layer is put into training. It was to keep its mode.",
-                ),
-                (
-                    lambda x, layer, place: _watched(x, layer, place, mode=False),
-                    "The layer is put into eval. It was to keep its mode.",
-                ),
+                (partial(_watched, mode=True), "The layer is put into training. Keep its mode."),
+                (partial(_watched, mode=False), "The layer is put into eval. Keep its mode."),
                 (
                     _reset,
                     "Other numbers were changed, too: all but one are 0 in the second input.",
                 ),
+                (
+                    partial(_watched, own=True),
+                    "The layer remembers them: two inputs have passed in training. Use a copy.",
+                ),
             ],
             slices="n c l -> n c",
+            observe=_observe_layer,
         ),
         praise="A copy of the input, too. Then only one number differs.",
         hint="After the second line, in which places do `other` and `x` differ?",
@@ -280,15 +324,11 @@ EXERCISES: dict[str, Exercise] = {
                     "positions, too.",
                 ),
                 (
-                    lambda x, eps: (
-                        (x - x.mean((0, 2), True)) / (x.var(0, correction=0) + eps).sqrt()
-                    ),
+                    _my_norm((0, 2), var_over=(0,)),
                     "The mean is over n and l now. The variance is still over n.",
                 ),
                 (
-                    lambda x, eps: (
-                        (x - x.mean(0)) / (x.var((0, 2), correction=0, keepdim=True) + eps).sqrt()
-                    ),
+                    _my_norm((0,), var_over=(0, 2)),
                     "The variance is over n and l now. The mean is still over n.",
                 ),
                 (
@@ -303,7 +343,8 @@ EXERCISES: dict[str, Exercise] = {
             slices="n c l -> c",
         ),
         praise="Over n and l, one per c.",
-        hint="Which axes does BatchNorm pool, of (N, C, L)? All but one.",
+        hint="Which axes does BatchNorm pool, of (N, C, L)? All but one. And keepdim=True leaves them "
+        "in the shape of a mean, as axes of length 1, so that it fits x.",
         solution="def my_batch_norm(x, eps):\n"
         "    mean = x.mean(dim=(0, 2), keepdim=True)  # over n and l\n"
         "    var = x.var(dim=(0, 2), correction=0, keepdim=True)\n"
@@ -315,24 +356,21 @@ EXERCISES: dict[str, Exercise] = {
             _average_cases,
             [
                 (
-                    lambda *given: _average(*given, first=False),
+                    partial(_average, first=False),
                     "The statistics are those of `one`'s weights: they were taken before the "
                     "weights were averaged.",
                 ),
                 (
-                    lambda *given: _average(*given, fed="model"),
+                    partial(_average, fed="model"),
                     "The statistics are those that `one` has stored. x has not passed.",
                 ),
                 (
-                    lambda *given: _average(*given, fed="both"),
+                    partial(_average, fed="both"),
                     "An average of stored statistics belongs to neither model. Let x pass.",
                 ),
+                (partial(_average, fed="batch"), "That is in training. Eval is wanted."),
                 (
-                    lambda *given: _average(*given, fed="batch"),
-                    "That is in training: x itself normalizes. Eval is wanted.",
-                ),
-                (
-                    lambda *given: _average(*given, fed="momentum"),
+                    partial(_average, fed="momentum"),
                     "x has passed once, with momentum 0.1: nine tenths are still `one`'s. update_bn "
                     "starts anew.",
                 ),
@@ -367,21 +405,46 @@ EXERCISES: dict[str, Exercise] = {
         solution="1 / 0.19 = 5.263: 0 makes 0.9 · r of r, then 10 makes 0.81 · r + 1 of it. If that "
         "is r again, r = 1 / (1 − 0.81).",
     ),
-    "finding_of_a_symptom": Exercise(
+    "cause_of_a_symptom": Exercise(
         judge_choice(
-            "batch-mates",
+            "track_running_stats=False",
             {
-                "never-fed": "Then the prediction would be bad, but the same one in each batch: 0 "
-                "and 1 are fixed numbers.",
-                "few-numbers": "That is noise in training. In eval, a BatchNorm pools nothing.",
-                "far-statistics": "Stored statistics are the same for each batch, near or far.",
+                "affine=False": "That leaves out γ and β, which are the same for each batch.",
+                "eps=0.1": "That changes each prediction, but in each batch by as much.",
+                "momentum=None": "That is a plain average of all batches of training. In eval it "
+                "stands still.",
             },
         ),
-        praise="In eval, something still pools n: there are no stored statistics, or they are not "
-        "used.",
-        hint="Three of the four findings concern fixed numbers, or training. What looks at the "
-        "others in eval?",
-        solution="batch-mates: in eval, nothing but a statistic over n lets other samples have a "
-        "say.",
+        praise="In eval, something still pools n: there are no stored statistics. diagnose calls "
+        "that batch-mates.",
+        hint="Other photos have a say. Which of the four makes the layer pool n in eval?",
+        solution="track_running_stats=False: nothing is stored, so each batch is normalized by its "
+        "own statistics, in eval as well.",
+    ),
+    "cure_a_patient": Exercise(
+        judge_function(
+            _cure,
+            _patient_cases,
+            [
+                (
+                    lambda points, model: model,
+                    "As ill as before: what is stored is the old mix. Let the points pass.",
+                ),
+                (
+                    partial(_cure, apart=False),
+                    "The statistics are new, but taken while one norm served two places.",
+                ),
+            ],
+            slices="n c -> n",
+            observe=_observe_cure,
+        ),
+        praise="One norm for each place, then statistics for each. No training was needed.",
+        hint="`diagnose` names a cause and an effect. Cure the cause first: is index 4 of the "
+        "Sequential another layer than index 1? Then the statistics.",
+        solution="def cure(points, model):\n"
+        "    model = deepcopy(model)\n"
+        "    model[4] = deepcopy(model[1])  # it was one norm in two places\n"
+        "    update_bn([points], model)  # statistics for each\n"
+        "    return model",
     ),
 }

@@ -101,9 +101,15 @@ def means_in_a_box():
     return x.numel() // pooled_by(layer, x)
 
 
-def mean_square_of_four():
-    x = torch.tensor([0.0, 1, 5, 7])
-    return ((x - x.mean()) / x.std()).square().mean().item()
+def weight_of_a_box():
+    """The one with which both counts give the mean square that was seen."""
+    torch.manual_seed(0)
+    weights = set()
+    for count, seen in ((5, 3.2), (10, 3.6)):
+        x = torch.randn(count).double()
+        weights.add(round((seen / ((x - x.mean()) / x.std()).square().mean().item()) ** 0.5, 6))
+    [weight] = weights
+    return weight
 
 
 def torch_moved(x, layer, place):
@@ -130,6 +136,17 @@ def moved_from_zeros(x, layer, place):
     other = torch.zeros_like(x)
     other[place] = 1
     return ((deepcopy(layer)(other) - deepcopy(layer)(x)).abs() > 1e-6).int()
+
+
+def moved_without_a_copy(x, layer, place):
+    other = x.clone()
+    other[place] += 1
+    return ((layer(other) - layer(x)).abs() > 1e-6).int()
+
+
+def moved_in_eval_for_good(x, layer, place):
+    layer.eval()
+    return torch_moved(x, layer, place)
 
 
 def torch_batch_norm(x, eps):
@@ -179,12 +196,48 @@ def running_mean_of(means, steps=1000, momentum=0.1):
     return bn.running_mean.item()
 
 
-def depends_on_mates():
-    """Whether a prediction does, in eval, without and with stored statistics."""
+def depends_on_mates(**argument):
+    """Whether a prediction does, in eval."""
     torch.manual_seed(0)
-    x = torch.randn(4, 2) + 5
-    layers = [nn.BatchNorm1d(2, track_running_stats=tracked).eval() for tracked in (False, True)]
-    return [not torch.allclose(layer(x)[:1], layer(x[:2])[:1]) for layer in layers]
+    x = torch.randn(4, 2, 3, 3) + 5
+    layer = nn.BatchNorm2d(2, **argument)
+    layer(x)
+    layer.eval()
+    return not torch.allclose(layer(x)[:1], layer(x[:2])[:1])
+
+
+SETTINGS = ({"affine": False}, {"eps": 0.1}, {"momentum": None}, {"track_running_stats": False})
+
+
+def settings_that_depend_on_mates():
+    return [
+        f"{name}={value}"
+        for setting in SETTINGS
+        for name, value in setting.items()
+        if depends_on_mates(**setting)
+    ]
+
+
+def cured(points, model):
+    """By a forward pass of each place's own."""
+    model = deepcopy(model)
+    model[4] = nn.BatchNorm1d(16)
+    model[4].load_state_dict(model[1].state_dict())
+    for layer in (model[1], model[4]):
+        layer.reset_running_stats()
+        layer.momentum = 1.0
+    model.train()(points)
+    return model
+
+
+def cured_by_new_statistics(points, model):
+    update_bn(points.split(64), model)
+    return model
+
+
+def cured_by_two_norms(points, model):
+    model[4] = deepcopy(model[1])
+    return model
 
 
 FIVE, THREE = (lambda x: x + 5), (lambda x: 3 * x)
@@ -226,13 +279,14 @@ RIGHT_ANSWERS = {
     }[off_in_eval()],
     "where_nan_comes_up": {True: "the root of a variance"}[first_nan()],
     "means_in_a_box": means_in_a_box(),
-    "mean_square_of_a_box": mean_square_of_four(),
+    "weight_of_a_box": weight_of_a_box(),
     "eps_of_a_box": ((2 / 0.5) ** 2 - 4, 2 / 0.5 - 2),
     "mend_the_experiment": torch_moved,
     "mend_my_batch_norm": torch_batch_norm,
     "mend_the_average": torch_average,
     "running_mean_of_two_domains": running_mean_of([0, 10]),
-    "finding_of_a_symptom": {(True, False): "batch-mates"}[tuple(depends_on_mates())],
+    "cause_of_a_symptom": ", ".join(settings_that_depend_on_mates()),
+    "cure_a_patient": cured,
 }
 
 # What people answer, and a word or two of what they are told.
@@ -246,12 +300,13 @@ WRONG_ANSWERS = {
         (4, "one per sample."),
         (6, "one per channel"),
     ],
-    "mean_square_of_a_box": [
-        (1, "biased variance"),
-        (4 / 3, "other way round"),
-        (sqrt(3 / 4), "the root of"),
-        (4 / 5, "m = 5"),
-        ((3 / 4) ** 2, "Its root divides"),
+    "weight_of_a_box": [
+        (4, "That is γ²"),
+        (sqrt(3.2), "ten numbers would give 3.2"),
+        (sqrt(3.6), "five numbers would give 3.6"),
+        (3.2, "mean square of five"),
+        (3.6, "mean square of ten"),
+        (sqrt(3.2 * 4 / 5), "is in the 3.2 already"),
     ],
     "eps_of_a_box": [
         ((2, 12), "Swapped"),
@@ -266,6 +321,7 @@ WRONG_ANSWERS = {
         (moved_in(True), "put into training"),
         (moved_in(False), "put into eval"),
         (moved_from_zeros, "Other numbers were changed"),
+        (moved_without_a_copy, "remembers them"),
     ],
     "mend_my_batch_norm": [
         (lambda x, eps: norm(x, eps, 0, 0), "n alone"),
@@ -291,33 +347,40 @@ WRONG_ANSWERS = {
         (running_mean_of([0, 10], steps=1), "after the first step"),
         (running_mean_of([0, 10], momentum=0.9), "Reversed"),
     ],
-    "finding_of_a_symptom": [
-        ("never-fed", "fixed numbers"),
-        ("few-numbers", "noise in training"),
-        ("far-statistics", "near or far"),
+    "cause_of_a_symptom": [
+        ("affine=False", "γ and β"),
+        ("eps=0.1", "by as much"),
+        ("momentum=None", "stands still"),
+    ],
+    "cure_a_patient": [
+        (cured_by_new_statistics, "served two places"),
+        (cured_by_two_norms, "the old mix"),
+        (lambda points, model: 3, "a model is to be returned"),
     ],
 }
 
 # Wrong answers that nobody thought of.
 OTHER_ANSWERS = {
     "means_in_a_box": [120, 8.5, "8", nan],
-    "mean_square_of_a_box": [0.7, 3, inf],
+    "weight_of_a_box": [0.7, -2, inf],
     "eps_of_a_box": [(1, 1), 12, (12, 2, 0), "(12, 2)"],
-    "mend_the_experiment": [lambda x, layer, place: x, lambda x, layer, place: x * 0 + 2],
+    "mend_the_experiment": [lambda x, layer, place: x, moved_in_eval_for_good],
     "mend_my_batch_norm": [lambda x, eps: x, lambda x, eps: norm(x, eps + 1)],
     "mend_the_average": [lambda x, one, other: x, lambda x, one, other: other.eval()(x)],
     "running_mean_of_two_domains": [6, 0, "5.263"],
-    "finding_of_a_symptom": ["reused", 3, True],
+    "cause_of_a_symptom": ["reused", 3, True],
+    "cure_a_patient": [lambda points, model: model[0], lambda points, model: nn.Identity()],
 }
 
 # What would give the answer away.
 TELLS = {
     "means_in_a_box": r"\b8\b",
-    "mean_square_of_a_box": r"0\.75",
+    "weight_of_a_box": r"\b2\b",
     "eps_of_a_box": r"12, 2",
     "mend_the_experiment": r"clone",
     "mend_my_batch_norm": r"dim=\(0, 2\)",
     "mend_the_average": r"after the weights",
     "running_mean_of_two_domains": r"5\.263|0\.19",
-    "finding_of_a_symptom": r"batch-mates:",
+    "cause_of_a_symptom": r"track_running_stats=False:",
+    "cure_a_patient": r"model\[4\]",
 }
