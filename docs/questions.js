@@ -25,19 +25,25 @@ for (const asked of document.querySelectorAll(".nv-asked")) {
   });
   open.addEventListener("click", () => {
     fold.open = true;
+    judge();
     fold.querySelector("summary").focus();
   });
   fold.addEventListener("toggle", judge);
 }
 
-// A number is this answer from here to there; a text, but for its case and its spaces.
+// A number is this answer from here to there; a text, but for its case, its spaces, and how axes are called.
 function fits(given, answer) {
   if (typeof answer === "string") return plain(given) === plain(answer);
   const numbers = numbersIn(given);
   return numbers.length === answer.length && answer.every(([from, to], i) => from <= numbers[i] && numbers[i] <= to);
 }
 
-const plain = (text) => text.replace(/^["']|["']$/g, "").replace(/\s+/g, " ").trim().toLowerCase();
+function plain(text) {
+  const bare = text.replace(/^["']|["']$/g, "").replace(/\s+/g, " ").trim().toLowerCase();
+  const names = [];
+  for (const name of bare.match(/\w+/g) ?? []) if (!names.includes(name)) names.push(name);
+  return bare.includes("->") ? bare.replace(/\w+/g, (name) => names.indexOf(name)) : bare;
+}
 
 function numbersIn(text) {
   return text.replace(/[()[\]]/g, "").replaceAll("−", "-").split(",").map((part) => {

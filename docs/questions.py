@@ -13,7 +13,7 @@ import numpy as np
 from cells import outputs_in, replace
 from normviz.checking import QUESTIONS, check, hint
 from normviz.exercises.exercise import Prediction
-from normviz.judging import Commitment, tolerance_of
+from normviz.judging import Commitment, not_yet, tolerance_of
 
 ASKS = re.compile(r"^(\w+) = predict\(", re.MULTILINE)
 JUDGES = re.compile(r'^check\("(\w+)", (\w+|\.\.\.)\)$', re.MULTILINE)
@@ -65,17 +65,17 @@ def field_for(name: str) -> str:
     is_text = isinstance(known[0], str)
     asked = "in words or as a pattern" if is_text else "a number, or several with commas"
     rows = [[bounds_of(known[0], answer), check(name, answer)._repr_html_()] for answer in known]
-    more, other = (ODD,) * 2, ODD
-    if not is_text and np.size(known[0]) > 1:
-        more, other = ODD, (ODD,) * np.size(known[0])
-    if is_text:
-        more = other = GIVEN
+    count = 1 if is_text else np.size(known[0])
+    others = [ODD if n == 1 else (ODD,) * n for n in (count, 1 + (count == 1))]  # how many numbers
+    said = [check(name, GIVEN if is_text else odd) for odd in others]
+    if is_text and "->" in known[0]:
+        said = [not_yet(f"{GIVEN} is not it; or a kernel has to tell. The hint may help.")] * 2
     said = [
-        check(name, odd)._repr_html_().replace(escape(str(odd)), GIVEN) for odd in (other, more)
+        v._repr_html_().replace(escape(str(o)), GIVEN) for v, o in zip(said, others, strict=True)
     ]
     recorded = escape(json.dumps([rows, *said], ensure_ascii=False))
     return (
-        f'<form class="nv-field" data-recorded="{recorded}">'
+        f'<form class="nv-field" data-name="{name}" data-recorded="{recorded}">'
         f'<label>Your answer, {asked} <input autocomplete="off" spellcheck="false"></label> '
         f"<button>Check</button><output></output></form>"
         f'<details class="nv-hint"><summary>Hint</summary>{hint(name)._repr_html_()}</details>'

@@ -15,14 +15,17 @@ from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from minutes import SECOND
 from nbformat.v4 import new_code_cell, new_notebook
 
 from docstrings import PUBLIC
-from normviz import labs
+from normviz import check, labs
+from normviz.exercises import EXERCISES, PREDICTIONS
 from normviz.labs.lab import WITHOUT_KERNEL
+from questions import Said
 from recording import controls_of, kind_of, opener_in, place_of, shared, step
 from tools.notebooks import LESSONS, WINDOWS, read, run
 
@@ -403,6 +406,10 @@ def page(request, chromium, address):
         page.on("pageerror", lambda error: asked.append(f"error: {error}"))
         page.goto(f"{address}/{request.param}")
         page.locator("details").evaluate_all("folded => folded.forEach(it => it.open = true)")
+        for lab in page.locator("[data-recording]").all():  # which is loaded when it is near
+            lab.scroll_into_view_if_needed()
+            expect(lab.locator(":is(input, select)").first).to_be_visible()
+        page.evaluate("scrollTo(0, 0)")
         yield page
     assert asked
     assert not [url for url in asked if not url.startswith(address)]
@@ -427,6 +434,10 @@ def violations(page, *rules):
 @pytest.mark.browser
 def test_axe_finds_nothing_serious_and_enough_contrast_in_either_theme(page):
     turn(page)
+    for slider in page.locator(".nv-controls input[type=range]:enabled").all()[:3]:
+        slider.press("ArrowRight")
+    for choice in page.locator(".nv-controls input[type=radio]:enabled:not(:checked)").all()[:1]:
+        choice.check()
     found = violations(page)
     assert not {rule for rule in found if found[rule][0] in ("serious", "critical")}, found
     paper = "() => getComputedStyle(document.body).backgroundColor"
@@ -450,6 +461,41 @@ def test_a_prediction_is_made_and_its_answer_unfolded_from_the_keyboard(page):
         expect(inside).not_to_be_visible()
         fold.locator("summary").press("Enter")
         expect(inside).to_be_visible()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", LESSON_PAGES, indirect=True)
+def test_answers_are_judged_on_the_page_as_in_a_notebook(page):
+    turn(page)
+    for asked in page.locator(".nv-asked").all():
+        name = asked.get_attribute("data-name")
+        told, fold = page.locator(f"#nv-{name}"), page.locator(f"details:has(#nv-{name})")
+        assert told.inner_text() == ""  # nothing is said before there is a choice
+        fold.evaluate("it => it.open = false")
+        choice = sorted(PREDICTIONS[name].choices)[0]
+        asked.get_by_role("radio", name=choice, exact=True).check()
+        expect(fold).not_to_have_attribute("open", "")
+        asked.get_by_role("button").click()
+        assert said(told) == words_of(check(name, Said(choice)))
+        expect(asked.get_by_role("radio").first).to_be_disabled()
+    for field in page.locator(".nv-field").all():
+        name = field.get_attribute("data-name")
+        known = EXERCISES[name].judge.known
+        others = ["no such thing"] if isinstance(known[0], str) else [12345.5, (9, 8, 7)]
+        for answer in [*known, *(other for other in others if "->" not in str(known[0]))]:
+            typed = answer if isinstance(answer, str) else ", ".join(map(str, np.ravel(answer)))
+            field.locator("input").fill(typed.replace("-", "−") if "->" not in typed else typed)
+            field.get_by_role("button", name="Check").click()
+            verdict = words_of(check(name, answer)).replace("(9, 8, 7)", "9, 8, 7")
+            assert said(field.locator("output")) == verdict
+
+
+def said(place):
+    return " ".join(place.inner_text().split())
+
+
+def words_of(verdict):
+    return " ".join(BeautifulSoup(verdict._repr_html_(), "html.parser").text.split())
 
 
 # What stands in these can be scrolled sideways; all else has to fit.
@@ -560,8 +606,9 @@ def test_a_recorded_lab_shows_byte_for_byte_what_a_kernel_shows(page):
         step(live, *second)
         assert page.evaluate(SHOWN, [live.readout.value, live.picture.value]) == [True, True], path
         for name in kinds & controls_of(live).keys():
-            control = controls_of(live)[name]
-            assert on_page.place(name) in (place_of(control), None), (name, path)
+            if page.locator(f'[data-name="{name}"]').is_visible():
+                stands = place_of(controls_of(live)[name])
+                assert on_page.place(name) in (stands, None), (name, path)
 
 
 @pytest.mark.browser
