@@ -283,7 +283,7 @@ def test_no_style_loads_anything_from_elsewhere(site):
 @every_lesson_page
 def test_every_lesson_was_run_and_shows_its_pictures(name, look):
     page = look(name)
-    assert len(page.select("svg.nv, svg.nv-plot")) >= 2
+    assert len(page.select(".nv-page, .nv-plot")) >= 2
     assert len(page.select(".cell_output")) > 5
     assert not page.select(".traceback, .output.stderr")
 
@@ -312,7 +312,7 @@ def test_a_lab_is_a_line_that_tells_how_to_run_it_above_a_still_picture(name, lo
     page = look(name)
     line = BeautifulSoup(WITHOUT_KERNEL, "html.parser").text
     [lab] = [node for node in page.find_all("p") if node.text == line]
-    assert lab.find_next(class_="cell_output").select("svg.nv, svg.nv-plot")
+    assert lab.find_next(class_="cell_output").select(".nv-page, .nv-plot")
     assert not page.select("[type*=widget-view]")
 
 
@@ -330,7 +330,7 @@ def test_each_public_name_has_an_entry_with_an_example(entries):
 
 @pytest.mark.parametrize("name", DRAWING)
 def test_what_draws_a_picture_shows_it_in_the_reference(name, entries):
-    assert entries[name].select(".cell_output :is(svg.nv, svg.nv-plot)")
+    assert entries[name].select(".cell_output :is(.nv-page, .nv-plot)")
 
 
 def test_a_name_in_the_reference_leads_to_its_entry(entries):
@@ -439,13 +439,37 @@ OVERHANGING = """nodes => nodes.filter(node =>
     && node.getBoundingClientRect().right > innerWidth).map(node => node.outerHTML.slice(0, 99))"""
 SMALLEST = "texts => Math.min(...texts.map(text => parseFloat(getComputedStyle(text).fontSize)))"
 
+# How large letters are on the screen, also where a picture is scaled.
+SHOWN = """texts => Math.min(...texts.map(text => {
+    const { a, b } = text.ownerSVGElement ? text.getScreenCTM() : { a: 1, b: 0 }
+    return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b)
+}))"""
+
 
 @pytest.mark.browser
 def test_a_page_fits_a_phone(page):
     turn(page, width=360)
     assert page.locator("article *").evaluate_all(OVERHANGING) == []
     assert page.locator("article p").evaluate_all(SMALLEST) >= 14
+    letters = page.locator(":is(.nv-page, .nv-plot) :is(span, text)")
+    assert not letters.count() or letters.evaluate_all(SHOWN) >= 10.99
+    ids = page.locator("[id]").evaluate_all("nodes => nodes.map(node => node.id)")
+    assert len({*ids}) == len(ids)
     assert violations(page, "scrollable-region-focusable") == {}  # from the keyboard, too
+
+
+CUT = """nodes => nodes.filter(node => node.getBoundingClientRect().right > innerWidth)
+    .map(node => node.outerHTML.slice(0, 99))"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", LESSON_PAGES[1:2], indirect=True)
+def test_what_is_printed_is_the_lesson_without_the_way_to_it_and_no_picture_is_cut(page):
+    turn(page, width=700)  # as wide as paper is
+    page.emulate_media(media="print")
+    expect(page.locator(".skip-to-content")).to_be_hidden()
+    assert page.locator(".nv-page, .nv-page *, .nv-plot, pre *").evaluate_all(CUT) == []
+    page.emulate_media(media="screen")
 
 
 MOVING = """nodes => nodes.map(node => getComputedStyle(node)).filter(style =>
@@ -458,7 +482,7 @@ def test_nothing_moves_for_a_reader_who_asked_for_less_motion_and_no_picture_for
     turn(page)
     assert page.locator("html, html *").evaluate_all(MOVING) == 0
     turn(page, motion="no-preference")
-    assert page.locator("svg:is(.nv, .nv-plot) *").evaluate_all(MOVING) == 0
+    assert page.locator(":is(.nv-page, .nv-plot) *").evaluate_all(MOVING) == 0
     assert page.locator("html, html *").evaluate_all(MOVING) > 0
 
 
@@ -469,13 +493,14 @@ LIT = "groups => groups.flatMap((g, i) => getComputedStyle(g).opacity == 1 ? [i]
 @pytest.mark.parametrize("page", LESSON_PAGES, indirect=True)
 def test_pictures_answer_to_pointer_and_keyboard(page):
     turn(page)
-    several = page.locator("svg.nv:has(.nv-slice ~ .nv-slice)").all()
+    several = page.locator(".nv-page:has(.nv-slice ~ .nv-slice)").all()
     assert len(several) >= 2
     for picture in several:
         slices = picture.locator(".nv-slice")
         slices.last.locator(".nv-cell:not(.nv-lit)").last.hover()
         assert slices.evaluate_all(LIT) == [slices.count() - 1]
-        expect(slices.last.locator(".nv-lit").first).to_be_visible()
+        said = picture.locator("[data-of]")
+        assert [lines.is_visible() for lines in said.all()][-1:] == [True][: said.count()]
         page.mouse.move(0, 0)
         slices.first.focus()
         page.keyboard.press("Tab")
