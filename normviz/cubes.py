@@ -25,7 +25,7 @@ STYLE = f"""<style>
 {BLOCKS}{{display:flex;flex-wrap:wrap;gap:12px}}
 {BLOCKS} .nv-part{{flex:1 1 max(140px,21%);max-width:240px;display:flex;flex-direction:column}}
 {BLOCKS}.nv svg{{max-width:100%;height:auto;margin-top:auto}}
-@media (max-width:480px){{{BLOCKS} text{{font-size:15px}}}}
+@media (max-width:480px){{{BLOCKS} text{{font-size:16px}}}}
 </style>"""
 
 
