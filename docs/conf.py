@@ -101,7 +101,9 @@ def name_cells(app, doctree):
         return
     cells = enumerate(nbformat.read(path, as_version=4).cells, start=1)
     anchors = {number: f"cell-id={cell.id}" for number, cell in cells}
-    for node in doctree.findall(lambda node: not isinstance(node, nodes.raw | nodes.Text)):
+    for node in doctree.findall(
+        lambda node: not isinstance(node, nodes.raw | nodes.Text | nodes.table)
+    ):
         # Lines are counted from ten thousand times the number of the cell.
         if node.line and node.line // 10_000 in anchors:
             node["ids"].append(anchors.pop(node.line // 10_000))

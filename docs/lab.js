@@ -13,21 +13,18 @@ class Views {
     const last = [];
     this.tags = tags;
     this.sequences = sequences.map(([sequence, places]) => [sequence, inTurn(places)]);
-    this.rows = rows.map(([nth, prefix, row]) => {
+    this.rows = rows.map(([nth, row]) => {
       last[nth] = row.split(",").map((number, i) => number || last[nth][i]);
-      return [nth, prefix, last[nth]];
+      return [nth, last[nth]];
     });
   }
 
   at(view) {
-    const [nth, prefix, numbers] = this.rows[view];
+    const [nth, numbers] = this.rows[view];
     const [sequence, places] = this.sequences[nth];
-    let next = 0;
     const whole = sequence.map((tag) => this.tags[tag]).join("");
-    const filled = whole.replace(/[¤¥]/g, (sign) =>
-      sign === "¥" ? prefix : numbers[places[next++]],
-    );
-    return filled.split("§");
+    let next = 0;
+    return whole.replaceAll("¤", () => numbers[places[next++]]).split("§");
   }
 }
 

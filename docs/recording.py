@@ -31,7 +31,7 @@ KINDS = ("list", "buttons", "check", "range")
 CLICKS = 60  # of a button, one after another
 OPENS = re.compile(r"normviz\.labs\.\w+_lab\(.*\)(?<!\.still\(\))")
 NUMBERS = re.compile(r"(?<![\w#.])-?\d+(?:\.\d+)?")
-NUMBER, PREFIX, BELOW = "¤", "¥", "§"  # in place of one, and between words and pictures
+NUMBER, BELOW = "¤", "§"  # in place of one, and between words and pictures
 
 Label = str
 Look = tuple[tuple[Label, ...], bool, bool]  # of a control: positions, disabled, hidden
@@ -243,21 +243,17 @@ def shared(views: list[str]) -> tuple[list[str], list, list]:
 
     Returns:
         All tags, with a sign for each number; for each sequence, its tags, and for each of its
-        numbers, in which column of its rows it stands; for each text, its sequence, the prefix of
-        its ids, and its row. What is as in the last row of that sequence is left out.
+        numbers, in which column of its rows it stands; for each text, its sequence and its row.
+        What is as in the last row of that sequence is left out.
     """
     tags, taken_apart, rows = {}, [], {}
     for text in views:
-        if {NUMBER, PREFIX} & {*text} or text.count(BELOW) > 1:
-            raise ValueError(
-                f"{NUMBER}, {PREFIX} and {BELOW} stand for something else: got {text}."
-            )
-        prefix = (re.findall("nv-[0-9a-f]+-", text) or [""])[0]
-        text = text.replace(prefix, PREFIX) if prefix else text
+        if NUMBER in text or text.count(BELOW) > 1:
+            raise ValueError(f"{NUMBER} and {BELOW} stand for something else: got {text}.")
         pieces = re.split("(?=<)", NUMBERS.sub(NUMBER, text))
         sequence = tuple(tags.setdefault(piece, len(tags)) for piece in pieces)
         rows.setdefault(sequence, []).append(NUMBERS.findall(text))
-        taken_apart.append((sequence, prefix))
+        taken_apart.append(sequence)
     sequences, written = {}, {}
     for sequence, numbers in rows.items():
         columns: dict[tuple, int] = {}
@@ -273,7 +269,7 @@ def shared(views: list[str]) -> tuple[list[str], list, list]:
             for pair in zip(lines, before, strict=False)
         )
     order = {sequence: nth for nth, sequence in enumerate(sequences)}
-    found = [[order[seq], prefix, next(written[seq])] for seq, prefix in taken_apart]
+    found = [[order[sequence], next(written[sequence])] for sequence in taken_apart]
     return [*tags], [*sequences.values()], found
 
 

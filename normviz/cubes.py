@@ -10,15 +10,23 @@ from normviz.layout import as_shape
 from normviz.picture import Picture
 from normviz.plans import plan_of
 from normviz.reduction import Reduction, as_reduction
-from normviz.svg import style_of, svg_dash, svg_page, svg_slice, svg_text, tint
+from normviz.svg import clean, style_of, svg_dash, svg_page, svg_part, svg_slice, svg_text, tint
 from normviz.words import count_slices, name_slice, number_of
 
 # One step along the second axis (right), the last ones (down) and the first (back), in pixels.
 RIGHT, DOWN, BACK = np.array([20, 0]), np.array([0, 20]), np.array([11, -9])
 LIGHT = {"front": 0.6, "top": 0.2, "side": 0.95}  # how strong the colour of a face is
 MAX_STEPS = 6  # along each axis; a block is a sketch, not an inventory
-BLOCKS_PER_ROW, BLOCK_WIDTH, BLOCK_MARGIN = 3, 210, 60
+BLOCKS_PER_ROW, BLOCK_WIDTH, BLOCK_MARGIN = 4, 205, 28
 CARDS_PER_ROW, CARD = 12, 13
+# On a page, blocks stand side by side where there is room: on a phone, two, with larger letters.
+BLOCKS = "div.nv:has(.nv-part+.nv-part)"
+STYLE = f"""<style>
+{BLOCKS}{{display:flex;flex-wrap:wrap;gap:12px}}
+{BLOCKS} .nv-part{{flex:1 1 max(140px,21%);max-width:240px;display:flex;flex-direction:column}}
+{BLOCKS}.nv svg{{max-width:100%;height:auto;margin-top:auto}}
+@media (max-width:480px){{{BLOCKS} text{{font-size:16px}}}}
+</style>"""
 
 
 def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
@@ -57,16 +65,16 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
     [shared, *others] = {*kinds.values()}
     shared = "statistic" if others else shared
     title = f"Which numbers of a {shape} tensor share a {shared}"
-    parts, lines = [svg_text(16, 20, title, "nv-title")], [title]
+    head, parts, lines = [STYLE, svg_text(16, 20, title, "nv-title")], [], [title]
+    if any(size > MAX_STEPS for size in sizes):
+        drawn = f"Drawn: the first {MAX_STEPS} steps in each longer direction."
+        head.append(svg_text(16, 40, drawn))
     for i, (name, reduction) in enumerate(named.items()):
         row, column = divmod(i, BLOCKS_PER_ROW)
-        left, top = 16 + width * column, 48 + height * row
+        left, top = 16 + width * column, 18 * len(head) + 16 + height * row
         lines.append(f"{name}: {reduction}. {count_slices(reduction, shape)}.")
-        parts += [
-            svg_text(left, top, name, "nv-title"),
-            svg_text(left, top + 16, str(reduction)),
-            *block.draw_names(reduction.name_axes(shape), left, top + 34),
-        ]
+        words = svg_text(left, top, name, "nv-title") + svg_text(left, top + 16, str(reduction))
+        drawings = block.draw_names(reduction.name_axes(shape), left, top + 34, turn=True)
         pooled = number_of(reduction.count(shape), "number")
         for nth, (label, where) in enumerate(cubes[name].items()):
             mark = style_of(reduction, label, shape)
@@ -76,14 +84,16 @@ def draw_cubes(shape: tuple[int, ...], reductions: Mapping) -> Picture:
                 f"{name}, {name_slice(reduction, label, shape)}: one {kinds[name]} over {pooled}"
             )
             drawing = block.draw(where, mark, left, top + 34)
-            parts.append(svg_slice(label, spoken, [drawing, card], lit=False))
-    bottom = 40 + height * -(-len(named) // BLOCKS_PER_ROW)
-    if any(size > MAX_STEPS for size in sizes):
-        lines.append(f"Drawn: the first {MAX_STEPS} steps in each longer direction.")
-        parts.append(svg_text(16, bottom, lines[-1]))
+            drawings.append(svg_slice(label, spoken, [drawing, card], lit=False))
+        bottom = top + height - 36
+        right = left + max(CARD * CARDS_PER_ROW, block.width + BLOCK_MARGIN)
+        parts.append(svg_part(left - 1, top + 24, right, bottom, drawings, words))
+    if len(head) > 2:
+        lines.append(drawn)
     full_width = max(32 + width * min(BLOCKS_PER_ROW, len(named)), 32 + 10 * len(title))
+    spoken = f"{title}. {' '.join(lines[1:])}"
     return Picture(
-        svg=svg_page(full_width, bottom + 16, f"{title}. {' '.join(lines[1:])}", parts, lit=False),
+        svg=svg_page(full_width, bottom + 16, spoken, head, parts, lit=False),
         text="\n".join(lines),
     )
 
@@ -179,8 +189,16 @@ class Block:
         )
         return surface + (svg_dash(mark, dashes) if dashes else "")
 
-    def draw_names(self, names, left: float, top: float, letter: float = 12) -> list[str]:
-        """The axes' names, of that font size, along the edges that they run on."""
+    def draw_names(self, names, left: float, top: float, letter=12, *, turn=False) -> list[str]:
+        """The axes' names, of that font size, along the edges that they run on.
+
+        Args:
+            names: of all axes.
+            left: where the block begins.
+            top: likewise.
+            letter: the font size.
+            turn: whether a long name stands on its edge, where it takes less room.
+        """
         first, second, *others = (name.upper() for name in names)
         x, y = np.add(self.origin, (left, top))
         high = DOWN[1] * self.down
@@ -188,7 +206,10 @@ class Block:
             svg_text(x + 8, y + high + letter + 2, f"{second} →"),
             svg_text(x + RIGHT[0] * self.right + letter - 2, y + high + letter / 3, f"{first} ↗"),
         ]
-        if others:
-            middle = top + (high + letter) / 2 - 2
-            drawn.append(svg_text(x + self.width + 6, middle, f"{'·'.join(others)} ↓"))
+        x, name = x + self.width + 6, "·".join(others)
+        if turn and len(name) > 1:
+            place = f'text-anchor="middle" transform="translate({x} {top + high / 2}) rotate(90)"'
+            drawn.append(f"<text {place}>{clean(name)} →</text>")
+        elif others:
+            drawn.append(svg_text(x, top + (high + letter) / 2 - 2, f"{name} ↓"))
         return drawn

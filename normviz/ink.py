@@ -7,13 +7,13 @@ of the reader's stay as they are, and the same state gives the same bytes.
 
 from collections.abc import Sequence
 from io import StringIO
-from zlib import crc32
 
+import numpy as np
 from matplotlib import rcParams, rcParamsDefault
+from matplotlib._path import convert_to_string
 from matplotlib.axes import Axes
 from matplotlib.axis import XTick, YTick
 from matplotlib.backends.backend_svg import RendererSVG
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
@@ -22,17 +22,19 @@ from matplotlib.transforms import Affine2D
 from normviz.svg import clean
 
 INK = "#010203"  # a colour that nothing else has: the page's own ink takes its place
-PREFIX = "nv-010203-"  # of ids, until one takes its place that no other picture has
 PIXELS_PER_INCH = 96  # of a page
 POINTS_PER_INCH = 72  # of an SVG: drawn in points, nothing has to be measured again to write one
 LETTER, HEIGHT, DESCENT = 6.75, 11, 2.64  # of text, in points
 STYLE = """<style>
 .nv-plot{max-width:100%;height:auto}
-.nv-plot *{stroke-linejoin:round}
+.nv-plot *{stroke-linejoin:round;letter-spacing:0!important;word-spacing:0!important}
 .nv-plot text{font:11px "DejaVu Sans",Verdana,sans-serif;fill:currentColor}
 .nv-plot .nv-title{font-size:12px;font-weight:700}
 </style>
 """
+ANGLES = {"//": (45,), "..": (0,), "xx": (45, -45)}  # of hatches, in degrees
+APART = 8.48  # points between lines of a hatch
+DOTTED = f"stroke-dasharray: 0 {APART}; stroke-linecap: round"
 LEGEND = {k.removeprefix("legend."): v for k, v in rcParamsDefault.items() if "legend." in k}
 LEGEND |= {"loc": "lower left", "frameon": False, "prop": {"size": HEIGHT}}
 
@@ -83,10 +85,9 @@ def as_svg(figure: Figure, name: str) -> str:
     figure.draw(renderer)
     renderer.finalize()
     _, _, drawn = file.getvalue().partition("</defs>\n")  # the head, and rules for a whole page
-    drawn = drawn.replace(INK, "currentColor")
-    drawn = drawn.replace(PREFIX, f"nv-{crc32(drawn.encode()):x}-")
+    drawn = drawn.replace(" \n", "\n").replace(INK, "currentColor")
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        '<svg xmlns="http://www.w3.org/2000/svg" '
         f'class="nv-plot" role="img" width="{width:g}pt" height="{height:g}pt" '
         f'viewBox="0 0 {width:g} {height:g}" aria-label="{clean(" ".join(name.split()))}">'
         f"{STYLE}{drawn}"
@@ -143,7 +144,10 @@ class _Formatter(ScalarFormatter):
 
 
 class _Renderer(RendererSVG):
-    """Writes letters as letters, which the style of the page shapes, and no groups."""
+    """Writes letters as letters, which the style of the page shapes, no groups, and no ids.
+
+    A page may hold the same plot twice, and an id only once.
+    """
 
     def open_group(self, s, gid=None):
         self._class = gid
@@ -151,19 +155,57 @@ class _Renderer(RendererSVG):
     def close_group(self, s):
         pass
 
-    def _make_id(self, type, content):
-        return f"{PREFIX}{type}{crc32(str(content).encode()):x}"
+    def _get_clip_attrs(self, gc):  # lines were cut already, and no bar leaves its axes
+        return {"class": "nv-in"} if gc.get_clip_rectangle() else {}
+
+    def _convert_path(self, path, transform=None, clip=None, simplify=None, sketch=None):
+        clip = self._box if clip else None
+        kinds = [b"M", b"L", b"Q", b"C", b"z"]
+        return convert_to_string(path, transform, clip, simplify, sketch, 2, kinds, False).decode()
+
+    def _box_of(self, gc):
+        """Left, top, right and bottom of what is to be seen."""
+        box = gc.get_clip_rectangle()
+        left, low, right, high = box.extents if box else (0, 0, self.width, self.height)
+        return left, self.height - high, right, self.height - low
 
     def draw_path(self, gc, path, transform, rgbFace=None):
-        gc.set_hatch_color(to_rgba(INK))
-        gc.set_hatch_linewidth(0.5)
+        hatch = gc.get_hatch()
+        gc.set_hatch(None)
         if path.codes is None:
             path.should_simplify, path.simplify_threshold = len(path) > 127, 1 / 9
+        self._box = self._box_of(gc)
         super().draw_path(gc, path, transform, rgbFace)
+        if not hatch:
+            return
+        style = f"fill: none; stroke: {INK}; stroke-width: 0.5"
+        if hatch == "..":
+            style = f"fill: none; stroke: {INK}; stroke-width: 1.5; {DOTTED}"
+        edges = path.to_polygons(transform)
+        lines = [line for angle in ANGLES[hatch] for line in _stripes(edges, angle)]
+        drawn = (
+            f"M{x:.1f} {self.height - y:.1f}L{to_x:.1f} {self.height - to_y:.1f}"
+            for (x, y), (to_x, to_y) in lines
+        )
+        self.writer.element("path", d="".join(drawn), style=style)
 
     def draw_markers(self, gc, marker_path, marker_trans, path, trans, rgbFace=None):
-        face = rgbFace if len(marker_path) > 2 else None  # a tick is a stroke, and has none
-        super().draw_markers(gc, marker_path, marker_trans, path, trans, face)
+        """Of ticks, strokes; of dots, the round ends of strokes without a length."""
+        shape = marker_trans.transform(marker_path.vertices)
+        (across, up), end = shape[-1], "h0"
+        if len(shape) == 2:
+            end = f"l{across:g} {-up:g}"
+        else:
+            gc.set_linewidth(np.ptp(shape[:, 0]) + gc.get_linewidth())
+            gc.set_capstyle("round")
+        left, top, right, bottom = self._box_of(gc)
+        drawn = [
+            f"M {x:.2f} {y:.2f} {end}"
+            for x, y in self._make_flip_transform(trans).transform(path.vertices)
+            if left - 1 < x < right + 1 and top - 1 < y < bottom + 1
+        ]
+        look = self._get_clip_attrs(gc) | {"style": self._get_style(gc, None)}
+        self.writer.element("path", d=" ".join(drawn), **look)
 
     def get_text_width_height_descent(self, s, prop, ismath):
         return LETTER * len(s), HEIGHT, DESCENT
@@ -178,5 +220,21 @@ class _Renderer(RendererSVG):
             x, y = (x, self.height - up) if angle else (across, y)
             look["text-anchor"] = {"center": "middle", "right": "end"}.get(mtext.get_ha())
         if angle:
-            look["transform"] = f"rotate({-angle:g} {x:g} {y:g})"
-        self.writer.element("text", s.strip(), look, x=f"{x:g}", y=f"{y:g}")
+            look["transform"] = f"rotate({-angle:g} {x:.2f} {y:.2f})"
+        self.writer.element("text", s.strip(), look, x=f"{x:.2f}", y=f"{y:.2f}")
+
+
+def _stripes(polygons, angle: float):
+    """The ends of parallel lines at this angle, as long as they are inside the polygons."""
+    turn = Affine2D().rotate_deg(-angle)
+    polygons = [turn.transform(polygon) for polygon in polygons]
+    start = np.concatenate([polygon[:-1] for polygon in polygons])
+    end = np.concatenate([polygon[1:] for polygon in polygons])
+    low, high = start[:, 1].min(), start[:, 1].max()
+    for level in np.arange(np.ceil(low / APART), high / APART) * APART:
+        crossed = (start[:, 1] <= level) != (end[:, 1] <= level)
+        (x, y), (to_x, to_y) = start[crossed].T, end[crossed].T
+        at = np.sort(x + (level - y) * (to_x - x) / (to_y - y))
+        for line in zip(at[::2], at[1::2], strict=True):
+            if line[1] > line[0] + 0.5:
+                yield turn.inverted().transform([(x, level) for x in line])

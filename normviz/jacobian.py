@@ -29,7 +29,17 @@ from normviz.slices import (
     left_margin,
     spell_cut,
 )
-from normviz.svg import SELECT_LIT, style_of, svg_dash, svg_page, svg_slice, svg_text, tint
+from normviz.svg import (
+    ANY_LIT,
+    SELECT_LIT,
+    style_of,
+    svg_dash,
+    svg_page,
+    svg_part,
+    svg_slice,
+    svg_text,
+    tint,
+)
 from normviz.words import count_odd
 
 __all__ = ["draw_jacobian", "jacobian_of"]
@@ -50,15 +60,15 @@ STYLE = f"""<style>
 .nv-own{{fill:none;stroke:#111;stroke-width:2.5}}
 .nv-slice .nv-map{{pointer-events:none}}
 .nv-when{{display:none}}
-{SELECT_LIT}~.nv-when{{display:inline}}
-{SELECT_LIT}~.nv-x{{display:none}}
-.nv:is(:hover,:focus-within,.nv-still) .nv-outputs .nv-slice:not({SELECT_LIT}){{opacity:.6}}
+.nv-slice{SELECT_LIT}~.nv-when{{display:inline}}
+.nv-slice{SELECT_LIT}~.nv-x{{display:none}}
+{ANY_LIT} .nv-outputs .nv-slice:not({SELECT_LIT}){{opacity:.6}}
 </style>"""
 
 LEGEND = (
     '<path class="nv-plus" d="M0 -11h13v13h-13z"/><text x="19">+ same way</text>'
     '<path class="nv-minus" d="M106 -11h13v13h-13z"/><text x="126">− other way</text>'
-    '<text x="220">bigger: moves it more; empty: by 0</text>'
+    '<text y="20">bigger: moves it more; empty: by 0</text>'
 )
 
 
@@ -142,7 +152,7 @@ class _Grid:
 
 
 class _Page:
-    """What is written and drawn, and where: heading, outputs, inputs, legend, lines."""
+    """What is written and drawn, and where: heading, lines, outputs, inputs, legend."""
 
     def __init__(self, run: Run, title: str):
         self.run, self.title = run, title
@@ -181,8 +191,9 @@ class _Page:
     def _place(self) -> None:
         """Inputs stand below the outputs; or beside them, where that would be too high."""
         outputs, inputs, self.head = self.outputs, self.inputs, [*self._facts()]
-        self.top = 44 + LINE * len(self.head)
-        x, y = outputs.width + APART, self.top + 32
+        self.said_top = 44 + LINE * len(self.head)
+        self.top = self.said_top + LINE * max(len(lines) for _, lines in self.said) + 8
+        x, y = outputs.width + APART, self.top + 24
         if outputs.height + inputs.height > LOW and x + inputs.width < PAGE_WIDTH:
             if outputs.at == inputs.at:  # rows that belong together are level
                 outputs.axes, outputs.height, outputs.cell_height = inputs.axes, inputs.height, TALL
@@ -193,14 +204,14 @@ class _Page:
             outputs.place(0, y + outputs.headers)
             inputs.place(0, outputs.bottom + 38 + inputs.headers)
         self.legend = max(outputs.bottom, inputs.bottom) + 26
+        self.right = max(outputs.right, inputs.right, 14 + 230) + 10
         lines = [line for _, lines in self.said for line in lines]
         widths = {  # of a letter, in a font that may be a wide one
             0.85 * LINE_LETTER: [HINT, *self.head, *lines],
             LINE_LETTER: [name for name, _ in self.said],
             1.1 * TITLE_LETTER: [self.title],
         }
-        longest = max(width * max(map(len, texts)) for width, texts in widths.items())
-        self.right = max(outputs.right, inputs.right, 14 + longest, 14 + 430)
+        self.words_right = 24 + max(size * max(map(len, said)) for size, said in widths.items())
 
     def _facts(self) -> Iterator[str]:
         run, shapes = self.run, (self.run.x.shape, self.run.y.shape)
@@ -224,13 +235,14 @@ class _Page:
         outputs, inputs = self.outputs, self.inputs
         if lit is not None and lit not in outputs.at:
             raise ValueError(f"lit must be the flat index of a drawn output: got {lit!r}.")
-        size = f'width="{inputs.cell_width}" height="{TALL}"'
-        bottom = self.legend + 22 + LINE * max(len(lines) for _, lines in self.said)
-        parts = [
+        size, bottom = f'width="{inputs.cell_width}" height="{TALL}"', self.legend + 32
+        head = [
             STYLE,
             svg_text(14, 20, self.title, "nv-title"),
             *(svg_text(14, 40 + LINE * i, line) for i, line in enumerate(self.head)),
-            svg_text(14, self.top, HINT, "nv-hint"),
+            svg_text(14, self.said_top, HINT, "nv-hint"),
+        ]
+        drawn = [
             outputs.draw_title("Outputs y"),
             *outputs.draw_frame(),
             *inputs.draw_frame(),
@@ -244,18 +256,18 @@ class _Page:
             *(self._draw_cell(inputs, nth) for nth in range(len(inputs.at))),
             "</g></g>",
         ]
-        spoken = f"{self.title}. {self.head[0]}"
-        svg = svg_page(self.right + 10, bottom, spoken, parts, lit=lit is not None)
+        part = svg_part(0, self.top, self.right, bottom, drawn)
+        spoken, right = f"{self.title}. {self.head[0]}", max(self.right, self.words_right)
+        svg = svg_page(right, bottom, spoken, head, [part], lit=lit is not None)
         return Picture(svg=svg, text="\n".join([self.title, *self.head, *self.texts]))
 
     def _draw_output(self, nth: int, lit: int | None) -> str:
-        output, (name, lines), low = self.outputs.at[nth], self.said[nth], self.legend + 28
+        output, (name, lines), low = self.outputs.at[nth], self.said[nth], self.said_top + LINE
         parts = [
             self._draw_cell(self.outputs, nth),
-            f'<g class="nv-lit nv-map">{self._draw_map(nth)}',
-            svg_text(14, self.top, name, "nv-name"),
-            *(svg_text(14, low + LINE * i, line, "nv-line") for i, line in enumerate(lines)),
-            "</g>",
+            f'<g class="nv-map nv-lit">{self._draw_map(nth)}</g>',
+            svg_text(14, self.said_top, name, "nv-lit nv-name"),
+            *(svg_text(14, low + LINE * i, line, "nv-lit nv-line") for i, line in enumerate(lines)),
         ]
         return svg_slice(output, name, parts, details=" ".join(lines), lit=output == lit)
 

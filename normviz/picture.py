@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from normviz.reduction import refuse_mask
+from normviz.svg import html_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,8 +28,7 @@ class Picture:
     text: str
 
     def _repr_html_(self) -> str:
-        # A click into the picture has to take the focus, for Tab to go on from there.
-        return f'<div tabindex="-1" style="overflow-x:auto;outline:none">{self.svg}</div>'
+        return html_of(self.svg)
 
     def __repr__(self) -> str:
         return self.text

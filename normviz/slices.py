@@ -12,7 +12,7 @@ from normviz.arithmetic import MAX_TERMS, spell_statistics
 from normviz.grid import CELL_HEIGHT, DIRECTIONS, Axis, lay_out, places, repeats
 from normviz.picture import Picture, as_array
 from normviz.reduction import Reduction, as_reduction
-from normviz.svg import style_of, svg_dash, svg_page, svg_slice, svg_text, tint
+from normviz.svg import style_of, svg_dash, svg_page, svg_part, svg_slice, svg_text, tint
 from normviz.words import (
     WORDS,
     count_odd,
@@ -104,11 +104,12 @@ class _Page:
         self.title, self.head = title, [facts_on(x, reduction), *left_out, *notes]
 
         self.left = left_margin(self.axes)
-        self.chips = _Chips(self, top=36 + LINE * len(self.head))
-        self.lines_top = self.chips.bottom + LINE
+        self.said_top = 44 + LINE * len(self.head)
         lines = max(len(caption.lines) for caption in self.captions.values())
+        lines += len(self.cells) > MAX_CHIPS
+        self.chips = _Chips(self, top=self.said_top + LINE * lines)
         headers = sum(axis.across and has_header(axis, len(self.axes)) for axis in self.axes)
-        self.top = self.lines_top + LINE * (lines + headers) - 6  # of the cells
+        self.top = self.chips.bottom + LINE * headers + 12  # of the cells
 
     @property
     def bottom(self) -> int:
@@ -118,42 +119,50 @@ class _Page:
 
     @property
     def right(self) -> float:
-        """Of whatever is widest."""
+        """Of cells and chips."""
+        cells = self.left + max(axis.extent for axis in self.axes if axis.across)
+        return max(self.chips.right, cells) + 10
+
+    @property
+    def words_right(self) -> float:
+        """Of the longest line."""
         lines = [HINT, *self.head, *(line for c in self.captions.values() for line in c.lines)]
-        return max(
-            self.chips.right,
-            self.left + max(axis.extent for axis in self.axes if axis.across),
-            self.left + LINE_LETTER * max(map(len, lines)),
-            self.left + TITLE_LETTER * len(self.title),
-        )
+        names = [self.title, *(self.chips.texts.values() if not self.chips.all else ())]
+        longest = LINE_LETTER * max(map(len, lines)), TITLE_LETTER * max(map(len, names))
+        return self.left + max(longest) + 10
 
     def draw(self, lit: int | None) -> Picture:
-        hint_at = self.lines_top if self.chips.all else self.chips.bottom
-        parts = [
+        head = [
             svg_text(self.left, 20, self.title, "nv-title"),
             *(svg_text(self.left, 40 + LINE * i, line) for i, line in enumerate(self.head)),
-            svg_text(self.left, hint_at, HINT, "nv-hint"),
+            svg_text(self.left, self.said_top, HINT, "nv-hint"),
+        ]
+        drawn = [
             *draw_headers(self.axes, self.left, self.top),
             *(self._draw_slice(label, lit=label == lit) for label in self.cells),
             *draw_gaps(self.axes, self.left, self.top, self.bottom),
         ]
+        part = svg_part(0, self.chips.top - 4, self.right, self.bottom + 10, drawn)
+        right, bottom = max(self.right, self.words_right), self.bottom + 10
         spelled = (f"{self.names[k]}: {'; '.join(self.captions[k].lines)}" for k in self.cells)
         spoken = f"{self.title}. {self.head[0]}"
         return Picture(
-            svg=svg_page(self.right + 10, self.bottom + 10, spoken, parts, lit=lit is not None),
+            svg=svg_page(right, bottom, spoken, head, [part], lit=lit is not None),
             text="\n".join([self.title, *self.head, *spelled]),
         )
 
     def _draw_slice(self, label: int, *, lit: bool) -> str:
         caption, mark = self.captions[label], self.marks[label]
         values = ", ".join(f"{word} {five_digits(value)}" for _, word, value in caption.values)
-        lines = (
-            svg_text(self.left, self.lines_top + LINE * i, line, "nv-lit nv-line")
-            for i, line in enumerate(caption.lines)
-        )
         cells = _draw_cells(self.cells[label], mark, self.cell_width, self.left, self.top)
+        named = [] if self.chips.all else [(self.chips.texts[label], "nv-lit nv-name")]
+        said = [*named, *((line, "nv-lit nv-line") for line in caption.lines)]
         spoken = f"{self.names[label]}, {self.count}: {values}"
-        parts = [*cells, self.chips.draw(label), *lines]
+        parts = [
+            *cells,
+            *self.chips.draw(label),
+            *(svg_text(self.left, self.said_top + LINE * i, *it) for i, it in enumerate(said)),
+        ]
         return svg_slice(label, spoken, parts, details="; ".join(caption.lines), lit=lit)
 
 
@@ -324,7 +333,7 @@ class _Chips:
     """One small card per slice with its values; of too many slices, a line for the lit one."""
 
     def __init__(self, page: _Page, top: int):
-        self.marks, self.left, self.top = page.marks, page.left, top
+        self.marks, self.top, self.bottom, self.right = page.marks, top, top, 0
         self.texts = {
             label: [page.names[label], *(f"{s} {five_digits(v)}" for s, _, v in caption.values)]
             for label, caption in page.captions.items()
@@ -332,23 +341,21 @@ class _Chips:
         self.all = len(self.texts) <= MAX_CHIPS
         if not self.all:
             self.texts = {k: f"{name}: {', '.join(v)}" for k, (name, *v) in self.texts.items()}
-            self.bottom = top + LINE
-            self.right = self.left + TITLE_LETTER * max(map(len, self.texts.values()))
             return
         longest = max(len(line) for texts in self.texts.values() for line in texts)
         self.width = round(LETTER * longest) + 10
-        per_row = max(1, (PAGE_WIDTH - self.left) // (self.width + 6))
+        per_row = max(1, (PAGE_WIDTH - page.left) // (self.width + 6))
         self.places = {}
         for i, label in enumerate(self.texts):
             row, column = divmod(i, per_row)
             x, y = column * (self.width + 6), row * (CHIP_HEIGHT + 6)
-            self.places[label] = (self.left + x, top + y)
+            self.places[label] = (page.left + x, top + y)
         self.bottom = max(y for _, y in self.places.values()) + CHIP_HEIGHT
         self.right = max(x for x, _ in self.places.values()) + self.width
 
-    def draw(self, label: int) -> str:
+    def draw(self, label: int) -> list[str]:
         if not self.all:
-            return svg_text(self.left, self.bottom, self.texts[label], "nv-lit nv-name")
+            return []
         (x, y), width, mark = self.places[label], self.width, self.marks[label]
         parts = [
             f'<rect class="nv-cell" rx="4" x="{x}" y="{y}" width="{width}" height="{CHIP_HEIGHT}" '
@@ -359,4 +366,4 @@ class _Chips:
             ),
             svg_dash(mark, f"M{x + 6} {y + CHIP_HEIGHT - 5}h{width - 12}"),
         ]
-        return f"<g>{''.join(parts)}</g>"
+        return ["<g>", *parts, "</g>"]

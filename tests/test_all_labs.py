@@ -232,9 +232,7 @@ def assert_shown_without_a_kernel(lab):
     assert still._repr_html_() == lab.readout.value + lab.picture.value
     assert still._repr_html_().startswith(still.words)
     drawn = re.findall("<svg.*?</svg>", still._repr_html_(), re.DOTALL)
-    assert [ElementTree.fromstring(svg).tag for svg in drawn] == [
-        "{http://www.w3.org/2000/svg}svg" for _ in still.pictures
-    ]
+    assert len(drawn) == len(still.pictures)
     ElementTree.fromstring(f"<div>{still._repr_html_().replace('<br>', '<br/>')}</div>")
     printed = str(still)
     assert not re.search("<[a-z/]|&[a-z#]", printed)

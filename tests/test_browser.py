@@ -2,6 +2,7 @@
 
 import re
 from contextlib import contextmanager
+from itertools import zip_longest
 
 import pytest
 
@@ -18,10 +19,10 @@ else:
 pytestmark = pytest.mark.browser
 
 # But for what stands on a tinted cell, dark in either theme.
-TEXT = "svg.nv > text:not(.nv-ink), .nv-plot text, .nv-line"
+TEXT = ".nv-page span, .nv svg > g > text:not(.nv-ink), .nv-plot text"
 INK = f"{TEXT}, .jp-OutputArea-output :is(p, b, label, button)"
 OPACITY = "groups => groups.map(group => Number(getComputedStyle(group).opacity))"
-SHOWN = "lines => lines.map(line => getComputedStyle(line).display != 'none')"
+SHOWN = "lines => lines.map(line => getComputedStyle(line).visibility == 'visible')"
 # The contrast of each text with the first background behind it that is not transparent (WCAG 2).
 CONTRASTS = """texts => {
     const numbers = colour => colour.match(/[\\d.]+/g).map(Number)
@@ -107,17 +108,16 @@ def lit(picture):
 
 
 def assert_lit(picture, nth):
-    """One slice is lit, and its lines alone are shown."""
+    """One slice is lit, and its lines alone are shown, if there are any."""
     assert lit(picture) == [nth]
-    lines = picture.locator(".nv-line")
-    told = zip(texts(lines), lines.evaluate_all(SHOWN), strict=True)
-    expected = texts(picture.locator(".nv-slice").nth(nth).locator(".nv-line"))
-    assert [text for text, shown in told if shown] == expected
+    said = picture.locator("[data-of]")  # in the order of the slices
+    shown = said.evaluate_all(SHOWN)
+    assert [at for at, is_shown in enumerate(shown) if is_shown] == [nth][: len(shown)]
 
 
 def test_pointer_and_keyboard_light_up_one_slice_and_spell_it_out(page):
     """In three pictures of each lesson; tests/test_site.py goes through all of them."""
-    drawn = "svg.nv:has(.nv-slice):not(:has(.nv-outputs))"  # but for Jacobians
+    drawn = ".nv-page:has(.nv-slice):not(:has(.nv-outputs))"  # but for Jacobians
     pictures = page.locator(f"{drawn}:not(details:not([open]) *)").all()
     for picture in pictures[:2] + pictures[-1:]:
         page.mouse.move(0, 0)
@@ -136,7 +136,7 @@ def test_pointer_and_keyboard_light_up_one_slice_and_spell_it_out(page):
 
 @lesson(0)
 def test_a_click_keeps_a_slice_lit(page):
-    picture = page.locator("svg.nv").first
+    picture = page.locator(".nv-page").first
     picture.locator(".nv-slice").last.locator(".nv-cell").last.click()
     page.mouse.move(0, 0)
     assert lit(picture) == [picture.locator(".nv-slice").count() - 1]
@@ -154,7 +154,7 @@ def test_the_arrow_keys_move_each_slider_of_the_lab_and_its_picture(lab):
         expect(slider.locator(".widget-readout")).to_have_text(str(shape[axis]))
         expect(lab.locator(".widget-html").first).to_contain_text(f"{c} means")
         expect(lab.locator(".widget-html").first).to_contain_text(f"{n * h * w} numbers")
-        expect(lab.locator("svg.nv")).to_contain_text(f"shape ({n}, {c}, {h}, {w})")
+        expect(lab.locator(".nv-page")).to_contain_text(f"shape ({n}, {c}, {h}, {w})")
         expect(lab.locator("[data-index]")).to_have_count(n * c * h * w)
 
 
@@ -172,7 +172,7 @@ def test_each_list_and_button_of_the_lab_changes_the_picture(lab):
         lab.get_by_label("layer", exact=True).select_option(layer)
         expect(title).to_contain_text(f"{layer}(")
     lab.get_by_label("axes", exact=True).select_option("(N, C, H, W)")
-    expect(lab.locator("svg.nv")).to_contain_text("shape (3, 3, 2, 2)")
+    expect(lab.locator(".nv-page")).to_contain_text("shape (3, 3, 2, 2)")
     lab.get_by_role("button", name="statistic").click()
     for pooled in ("w", "h, w", "c, h, w"):
         lab.get_by_label("normalized_shape").select_option(index=pooled.count(","))
@@ -250,7 +250,7 @@ def test_the_modes_lab_answers_to_each_control(lab):
     expect(readout(lab).get_by_role("alert")).to_contain_text("more than 1 value per channel")
     lab.get_by_role("button", name="set afterwards").click()
     expect(readout(lab)).to_contain_text("stays 100")
-    expect(lab.locator("svg.nv")).to_have_count(2)
+    expect(lab.locator(".nv-page")).to_have_count(2)
 
 
 @lesson(6)
@@ -277,7 +277,7 @@ def test_the_relatives_lab_answers_to_each_control(lab):
     for axis in "nchw":
         place = lab.get_by_role("slider", name=f"outlier's {axis}")
         assert_moves_the_readout(place, "ArrowRight", lab)
-    expect(lab.locator("svg.nv")).to_contain_text("The outlier stands at (1, 1, 1, 1)")
+    expect(lab.locator(".nv-page")).to_contain_text("The outlier stands at (1, 1, 1, 1)")
     assert_moves_the_readout(lab.get_by_role("slider", name="outlier: plus"), "End", lab)
     lab.get_by_role("button", name="eval").click()
     expect(readout(lab)).to_contain_text("1 of 225 outputs")
@@ -410,7 +410,7 @@ def test_the_controls_of_a_lab_follow_each_other_from_the_keyboard(lab):
     tab_into(lab)
     expect(lab.get_by_role("slider", name="n, samples")).to_be_focused()
     lab.page.keyboard.press("ArrowRight")
-    expect(lab.locator("svg.nv")).to_contain_text("shape (4, 3, 2, 2)")
+    expect(lab.locator(".nv-page")).to_contain_text("shape (4, 3, 2, 2)")
 
 
 @lesson(1, 3)  # with slices, cubes and plots
@@ -422,10 +422,12 @@ def test_a_screen_reader_hears_what_each_slice_is_and_how_it_came_about(page):
         for node in tree
         if not node["ignored"] and node["role"]["value"] in ("image", "img")
     }
-    for slices in page.locator("svg.nv:not(.jupyter-widgets *) .nv-slice").all():
-        name, lines = slices.get_attribute("aria-label"), texts(slices.locator(".nv-line"))
-        assert re.search(r", \d[\d,]* numbers?: [a-z]+ [−\d.]+|: one mean over \d", name)
-        assert (name, "; ".join(lines)) in told
+    for picture in page.locator(".nv-page:not(.jupyter-widgets *)").all():
+        slices, said = picture.locator(".nv-slice").all(), picture.locator("[data-of]").all()
+        for one, lines in zip_longest(slices, said):
+            name, lines = one.get_attribute("aria-label"), lines and lines.locator("span")
+            assert re.search(r", \d[\d,]* numbers?: [a-z]+ [−\d.]+|: one mean over \d", name)
+            assert (name, "; ".join(texts(lines) if lines else [])) in told
     for plot in page.locator("svg.nv-plot:not(.jupyter-widgets *)").all():
         assert plot.get_attribute("aria-label") in {name for name, _ in told}
 

@@ -519,7 +519,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(ask, name, nearest):
 
 
 def words_on_the_page(verdict):
-    words = verdict._repr_html_().partition("<svg")[0].replace("<br>", "\n")
+    words = verdict._repr_html_().partition('<div class="nv-page')[0].replace("<br>", "\n")
     return unescape(re.sub("<[^>]*>", "", words)).split()
 
 

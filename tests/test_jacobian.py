@@ -331,7 +331,7 @@ def test_pointing_and_tab_show_what_moves_an_output(chromium):
     try:
         page.set_content(draw_jacobian(nn.BatchNorm1d(2), X)._repr_html_())
         outputs, inputs = page.locator(".nv-slice"), page.locator(".nv-x")
-        line = page.locator('[data-label="2"] .nv-line').first
+        line = page.locator("[data-of]").nth(2)
         steps = {
             lambda: None: False,
             outputs.nth(2).locator(".nv-cell").hover: True,

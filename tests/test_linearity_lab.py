@@ -232,7 +232,7 @@ def test_the_factors_end_at_three(name):
 def bars_in(lab):
     """The filled bars of both sides and of the gap: their highest and lowest ends, in the SVG."""
     svg = ElementTree.fromstring(lab.picture.value)
-    paths = svg.findall(".//{*}path[@clip-path]")
+    paths = svg.findall(".//{*}path[@class='nv-in']")
     filled = [path for path in paths if "fill: none" not in path.get("style")]
     ends = [re.findall(r"[ML] \S+ (\S+)", path.get("d")) for path in filled]
     return [max(map(float, ys)) - min(map(float, ys)) for ys in ends]

@@ -25,7 +25,8 @@ SMALL = draw_slices(np.arange(18).reshape(3, 2, 3), Reduction("n c l -> c"), tit
 
 
 def test_a_picture_shows_itself_in_a_notebook_and_prints_words():
-    assert SMALL.svg in SMALL._repr_html_()
+    for sign in ("data-index=", "aria-label=", "<rect ", ">μ = (0 + 1 + ", ">Point at"):
+        assert SMALL._repr_html_().count(sign) == SMALL.svg.count(sign) > 0
     assert repr(SMALL) == str(SMALL) == SMALL.text
     assert SMALL.text.startswith("μ < σ²\nshape (3, 2, 3)")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -217,7 +218,7 @@ PICTURES = {
     "small cubes": draw_cubes((1, 2), {"A": "sample channel -> channel", "B & C": "n c ->"}),
 }
 MISPLACED = """() => {  // the words that leave the page or their card, or that meet other words
-    const page = document.querySelector('svg').viewBox.baseVal, found = []
+    const svg = document.querySelector('svg'), page = svg.getBoundingClientRect(), found = []
     document.querySelector('style').append('.nv-lit { display: inline }')
     const fits = (b, x, y, width, height) => x <= b.x && b.x + b.width <= x + width
         && y <= b.y && b.y + b.height <= y + height
@@ -225,7 +226,9 @@ MISPLACED = """() => {  // the words that leave the page or their card, or that 
         && a.y + 5 < b.y + b.height && b.y + 5 < a.y + a.height
     const free = []
     for (const text of document.querySelectorAll('text')) {
-        const b = text.getBBox(), slice = text.closest('.nv-slice')
+        const b = text.getBoundingClientRect(), slice = text.closest('.nv-slice')
+        b.x -= page.x
+        b.y -= page.y
         if (!fits(b, 0, 0, page.width, page.height)) found.push(text.textContent)
         if (text.matches('.nv-ink')) {
             const first = text.parentElement.firstElementChild
@@ -258,18 +261,70 @@ def lit_slices(tab):
     opacities = tab.locator(".nv-slice").evaluate_all(OPACITY)
     assert all(opacity == 1 or opacity < 0.3 for opacity in opacities)
     lit = [nth for nth, opacity in enumerate(opacities) if opacity == 1]
-    for nth in range(len(opacities)):
-        lines = tab.locator(".nv-slice").nth(nth).locator(".nv-line")
-        shown = lines.first.is_visible() and lines.last.is_visible()
-        assert shown == ([nth] == lit)
+    said = tab.locator("[data-of]")  # in the order of the slices
+    shown = [nth for nth, lines in enumerate(said.all()) if lines.is_visible()]
+    assert shown == (lit if len(lit) == 1 else [])
     return lit
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PICTURES)
 def test_words_stay_on_the_page_and_apart(tab, name):
-    tab.set_content(PICTURES[name]._repr_html_())
+    tab.set_content(PICTURES[name].svg)
     assert tab.evaluate(MISPLACED) == []
+
+
+WIDER = """nodes => nodes.filter(node => node.getBoundingClientRect().right > innerWidth)
+    .map(node => node.outerHTML.slice(0, 99))"""
+SPACED = """* { line-height: 1.5 !important; letter-spacing: 0.12em !important;
+    word-spacing: 0.16em !important }"""
+OVERLAPPING = """blocks => blocks.slice(1).filter((block, i) =>
+    block.getBoundingClientRect().top < blocks[i].getBoundingClientRect().bottom).length"""
+WIDTHS = "texts => texts.map(text => text.getComputedTextLength())"
+LETTERS = """texts => Math.min(...texts.map(text => parseFloat(getComputedStyle(text).fontSize)
+    * (text.ownerSVGElement?.getScreenCTM().a ?? 1)))"""
+
+
+@pytest.fixture(scope="module")
+def phone(chromium):
+    """A page on a phone."""
+    how = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    with chromium.new_context(**how) as phone:
+        yield phone.new_page()
+
+
+def show_on(phone, picture):
+    page = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    phone.set_content(f"<!doctype html>{page}{picture._repr_html_()}")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PICTURES)
+def test_on_a_phone_words_wrap_above_cells_that_scroll(phone, name):
+    show_on(phone, PICTURES[name])
+    widths = phone.locator(".nv text").evaluate_all(WIDTHS)
+    for style in (" ", SPACED):  # as WCAG 1.4.12 asks for
+        phone.add_style_tag(content=style)
+        assert phone.locator(".nv-page span, .nv-said div").evaluate_all(WIDER) == []
+        assert phone.locator(".nv-page > :not(style)").evaluate_all(OVERLAPPING) == 0
+        assert phone.locator(".nv-page :is(span, text)").evaluate_all(LETTERS) >= 11
+        assert phone.locator(".nv text").evaluate_all(WIDTHS) == widths
+    title = phone.locator(".nv-title").first
+    assert title.inner_text() == PICTURES[name].text.partition("\n")[0].strip()
+    before = title.bounding_box()
+    phone.locator(".nv-slice").last.focus()  # scrolls there
+    assert title.bounding_box()["x"] == before["x"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["training", "eval"])  # of a few slices, and of many
+def test_a_tap_lights_a_slice_a_second_one_moves_it_and_nothing_jumps(phone, name):
+    show_on(phone, PICTURES[name])
+    before = phone.locator(".nv").bounding_box()
+    for nth in (0, 1, phone.locator(".nv-slice").count() - 1):
+        phone.locator(".nv-slice").nth(nth).locator("[data-index]").first.tap()
+        assert lit_slices(phone) == [nth]
+        assert phone.locator(".nv").bounding_box()["y"] == before["y"]
 
 
 @pytest.mark.browser

@@ -37,18 +37,23 @@ def texts_in(page):
 
 
 def points_of(path):
-    return np.array(re.findall(r"[ML] (\S+) (\S+)", path.get("d")), dtype=float)
+    return np.array(re.findall(r"[ML] ?([\d.]+) ([\d.]+)", path.get("d")), dtype=float)
 
 
 def paths_in(page, inside=True, **style):
     """The paths with this style, inside the axes or outside."""
     paths = [element for element in shown(page) if element.tag == f"{SVG}path"]
-    paths = [path for path in paths if ("clip-path" in path.attrib) == inside]
+    paths = [path for path in paths if (path.get("class") == "nv-in") == inside]
     return [path for path in paths if style.items() <= style_of(path).items()]
 
 
 def curves_in(page, inside=True):
-    return [p for p in paths_in(page, inside, fill="none") if style_of(p)["stroke"] in COLOURS]
+    drawn = [path for path in paths_in(page, inside, fill="none") if path not in dots_in(page)]
+    return [path for path in drawn if style_of(path)["stroke"] in COLOURS]
+
+
+def dots_in(page):
+    return paths_in(page, fill="none", **{"stroke-linecap": "round"})
 
 
 def look_of(path):
@@ -115,7 +120,7 @@ def test_a_bar_rises_with_its_value(values):
     assert len(heights) == len(values)
     ratio = np.dot(heights, values) / np.dot(values, values)
     assert ratio > 0
-    np.testing.assert_allclose(heights, np.multiply(values, ratio), atol=1e-4)
+    np.testing.assert_allclose(heights, np.multiply(values, ratio), atol=0.02)
     assert 100 < np.ptp([0, *heights]) < 240  # the axes are filled
 
 
@@ -126,9 +131,9 @@ def test_bars_stand_apart_in_order_above_their_labels():
     lefts, rights = points_of(path)[1::4, 0], points_of(path)[2::4, 0]
     assert (lefts < rights).all()
     assert (rights[:-1] < lefts[1:]).all()
-    np.testing.assert_allclose(rights - lefts, rights[0] - lefts[0], atol=1e-4)
+    np.testing.assert_allclose(rights - lefts, rights[0] - lefts[0], atol=0.02)
     texts = texts_in(page)
-    np.testing.assert_allclose([texts[str(k)][0] for k in values], (lefts + rights) / 2, atol=1e-3)
+    np.testing.assert_allclose([texts[str(k)][0] for k in values], (lefts + rights) / 2, atol=0.02)
     assert {"T", "X", "Y"} <= {*texts}
     assert not legend_of(page)
 
@@ -170,12 +175,13 @@ def test_two_series_of_bars_stand_side_by_side_and_differ():
     with plot.anew() as [axes]:
         add_bars(axes, {"here": [1, 2], "_there": [4, 3]}, "ab")
     page = page_of(plot.picture("two"))
-    (pattern,) = page.iter(f"{SVG}pattern")  # the second series is hatched
-    fills = COLOURS[0], f"url(#{pattern.get('id')})"
-    assert pattern.find(f"{SVG}rect").get("fill") == COLOURS[1]
-    assert style_of(pattern.find(f"{SVG}path"))["stroke"] == PAGE
+    fills = COLOURS[:2]
     here, there = (heights_in(page, fill) for fill in fills)
-    np.testing.assert_allclose(here * [4, 1.5], there, atol=1e-3)
+    np.testing.assert_allclose(here * [4, 1.5], there, atol=0.05)
+    bars = points_of(*paths_in(page, fill=fills[1]))
+    hatch, _ = (points_of(path) for path in paths_in(page, False, **{"stroke-width": "0.5"}))
+    assert (bars.min(0) - 0.1 <= hatch.min(0)).all()  # the second series is hatched, within it
+    assert (hatch.max(0) <= bars.max(0) + 0.1).all()
     (_, right), (left, _) = (points_of(*paths_in(page, fill=fill))[[1, 2], 0] for fill in fills)
     assert right == pytest.approx(left)
     assert legend_of(page) == ["here", "_there"]
@@ -193,10 +199,7 @@ def test_all_curves_share_one_scale_and_end_in_a_dot_at_their_last_value(lengths
         slope, start = np.polyfit(wanted, seen[:, coordinate], 1)
         assert slope * sign > 0
         np.testing.assert_allclose(seen[:, coordinate], slope * wanted + start, atol=0.01)
-    dots = {style_of(use)["fill"]: use for use in shown(page) if use.tag == f"{SVG}use"}
-    for path, colour in zip(curves_in(page), COLOURS, strict=False):
-        end = [float(dots[colour].get(key)) for key in "xy"]
-        assert end == pytest.approx(points_of(path)[-1], abs=1e-4)
+    assert [points_of(dot).tolist() for dot in dots_in(page)] == [p[-1:].tolist() for p in points]
 
 
 def test_sixteen_series_differ_in_colour_or_dash_and_the_legend_names_them_so():
@@ -233,12 +236,13 @@ def test_histograms_share_one_scale_and_mark_their_means_and_the_truth(tail, tru
         wanted = [numbers.mean(), truth][: len(mine)]
         assert len(mine) == (1 if truth is None else 2)
         shares = [(points_of(m)[0, 0] - steps[0, 0]) / np.ptp(steps[:, 0]) for m in mine]
-        assert start + np.multiply(shares, end - start) == pytest.approx(wanted, rel=1e-3)
+        near = pytest.approx(wanted, rel=1e-3, abs=1e-4 * (end - start))
+        assert start + np.multiply(shares, end - start) == near
         looks.add(tuple(look_of(mark) for mark in mine))
         tops = (steps[0, 1] - steps[1:-1, 1])[::2]
         areas.append(tops.sum())
         counts, _ = np.histogram(numbers, [*np.linspace(start, end, 41)[:-1], np.inf])
-        np.testing.assert_allclose(tops / tops.sum() * len(numbers), counts, atol=0.01)
+        np.testing.assert_allclose(tops / tops.sum() * len(numbers), counts, atol=0.03)
     assert areas[0] / areas[1] == pytest.approx(10 / 200, rel=1e-3)
     (look,) = looks
     assert len({*look}) == len(look)

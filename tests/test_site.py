@@ -289,7 +289,7 @@ def test_no_style_loads_anything_from_elsewhere(site):
 @every_lesson_page
 def test_every_lesson_was_run_and_shows_its_pictures(name, look):
     page = look(name)
-    assert len(page.select("svg.nv, svg.nv-plot")) >= 2
+    assert len(page.select(".nv-page, .nv-plot")) >= 2
     assert len(page.select(".cell_output")) > 5
     assert not page.select(".traceback, .output.stderr")
 
@@ -317,7 +317,7 @@ def test_what_answers_a_prediction_is_folded_and_the_choice_can_be_made(name, lo
 def test_a_lab_is_without_a_script_how_it_opens_and_a_line_that_tells_how_to_run_it(name, look):
     [lab] = look(name).select(".nv-lab")
     assert lab.find("p").text == BeautifulSoup(WITHOUT_KERNEL, "html.parser").text
-    assert lab.select(".nv-body :is(svg.nv, svg.nv-plot)")
+    assert lab.select(".nv-body :is(.nv-page, .nv-plot)")
     assert not look(name).select("[type*=widget-view]")
 
 
@@ -329,11 +329,11 @@ def test_a_page_is_light_with_all_that_it_loads(name, site, look):
 
 
 def test_what_views_have_in_common_is_written_once():
-    views = ["<b>1</b>§<i>2.5</i>", "<b>1</b>§<i>3</i>", '<p id="nv-1f-a">§none']
+    views = ["<b>1</b>§<i>2.5</i>", "<b>1</b>§<i>3</i>", "<p>§none"]
     tags, sequences, rows = shared(views)
-    assert tags == ["", "<b>¤", "</b>§", "<i>¤", "</i>", '<p id="¥a">§none']
+    assert tags == ["", "<b>¤", "</b>§", "<i>¤", "</i>", "<p>§none"]
     assert sequences == [[(0, 1, 2, 3, 4), ","], [(0, 5), ""]]
-    assert rows == [[0, "", "1,2.5"], [0, "", ",3"], [1, "nv-1f-", ""]]
+    assert rows == [[0, "1,2.5"], [0, ",3"], [1, ""]]
     with pytest.raises(ValueError, match="stand for something else"):
         shared(["1 ¤"])
 
@@ -352,7 +352,7 @@ def test_each_public_name_has_an_entry_with_an_example(entries):
 
 @pytest.mark.parametrize("name", DRAWING)
 def test_what_draws_a_picture_shows_it_in_the_reference(name, entries):
-    assert entries[name].select(".cell_output :is(svg.nv, svg.nv-plot)")
+    assert entries[name].select(".cell_output :is(.nv-page, .nv-plot)")
 
 
 def test_a_name_in_the_reference_leads_to_its_entry(entries):
@@ -463,10 +463,86 @@ def test_a_prediction_is_made_and_its_answer_unfolded_from_the_keyboard(page):
         expect(inside).to_be_visible()
 
 
+# What stands in these can be scrolled sideways; all else has to fit.
+OVERHANGING = """nodes => nodes.filter(node =>
+    !node.parentElement.closest(".cell_output, .table-wrapper, pre")
+    && node.getBoundingClientRect().right > innerWidth).map(node => node.outerHTML.slice(0, 99))"""
+SMALLEST = "texts => Math.min(...texts.map(text => parseFloat(getComputedStyle(text).fontSize)))"
+
+# How large letters are on the screen, also where a picture is scaled.
+SHOWN = """texts => Math.min(...texts.map(text => {
+    const { a, b } = text.ownerSVGElement ? text.getScreenCTM() : { a: 1, b: 0 }
+    return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b)
+}))"""
+
+
+@pytest.mark.browser
+def test_a_page_fits_a_phone(page):
+    turn(page, width=360)
+    assert page.locator("article *").evaluate_all(OVERHANGING) == []
+    assert page.locator("article p").evaluate_all(SMALLEST) >= 14
+    letters = page.locator(":is(.nv-page, .nv-plot) :is(span, text)")
+    assert not letters.count() or letters.evaluate_all(SHOWN) >= 10.99
+    named = page.locator("[id]:not(.table-wrapper)")  # to which the theme gives the table's own
+    ids = named.evaluate_all("nodes => nodes.map(node => node.id)")
+    assert len({*ids}) == len(ids)
+    assert violations(page, "scrollable-region-focusable") == {}  # from the keyboard, too
+
+
+CUT = """nodes => nodes.filter(node => node.getBoundingClientRect().right > innerWidth)
+    .map(node => node.outerHTML.slice(0, 99))"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", LESSON_PAGES[1:2], indirect=True)
+def test_what_is_printed_is_the_lesson_without_the_way_to_it_and_no_picture_is_cut(page):
+    turn(page, width=700)  # as wide as paper is
+    page.emulate_media(media="print")
+    expect(page.locator(".skip-to-content")).to_be_hidden()
+    assert page.locator(".nv-page, .nv-page *, .nv-plot, pre *").evaluate_all(CUT) == []
+    page.emulate_media(media="screen")
+
+
+MOVING = """nodes => nodes.map(node => getComputedStyle(node)).filter(style =>
+    style.animationName != "none" || parseFloat(style.transitionDuration) > 0
+    || style.scrollBehavior == "smooth").length"""
+
+
+@pytest.mark.browser
+def test_nothing_moves_for_a_reader_who_asked_for_less_motion_and_no_picture_for_anyone(page):
+    turn(page)
+    assert page.locator("html, html *").evaluate_all(MOVING) == 0
+    turn(page, motion="no-preference")
+    assert page.locator(":is(.nv-page, .nv-plot) *").evaluate_all(MOVING) == 0
+    assert page.locator("html, html *").evaluate_all(MOVING) > 0
+
+
+LIT = "groups => groups.flatMap((g, i) => getComputedStyle(g).opacity == 1 ? [i] : [])"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", LESSON_PAGES, indirect=True)
+def test_pictures_answer_to_pointer_and_keyboard(page):
+    turn(page)
+    several = page.locator(".nv-page:has(.nv-slice ~ .nv-slice)").all()
+    assert len(several) >= 2
+    for picture in several:
+        slices = picture.locator(".nv-slice")
+        slices.last.locator(".nv-cell:not(.nv-lit)").last.hover()
+        assert slices.evaluate_all(LIT) == [slices.count() - 1]
+        said = picture.locator("[data-of]")
+        assert [lines.is_visible() for lines in said.all()][-1:] == [True][: said.count()]
+        page.mouse.move(0, 0)
+        slices.first.focus()
+        page.keyboard.press("Tab")
+        assert slices.evaluate_all(LIT) == [1]
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("page", LESSON_PAGES, indirect=True)
 def test_answers_are_judged_on_the_page_as_in_a_notebook(page):
     turn(page)
+    page.reload()
     for asked in page.locator(".nv-asked").all():
         name = asked.get_attribute("data-name")
         told, fold = page.locator(f"#nv-{name}"), page.locator(f"details:has(#nv-{name})")
@@ -496,35 +572,6 @@ def said(place):
 
 def words_of(verdict):
     return " ".join(BeautifulSoup(verdict._repr_html_(), "html.parser").text.split())
-
-
-# What stands in these can be scrolled sideways; all else has to fit.
-OVERHANGING = """nodes => nodes.filter(node =>
-    !node.parentElement.closest(".cell_output, .table-wrapper, pre")
-    && node.getBoundingClientRect().right > innerWidth).map(node => node.outerHTML.slice(0, 99))"""
-SMALLEST = "texts => Math.min(...texts.map(text => parseFloat(getComputedStyle(text).fontSize)))"
-
-
-@pytest.mark.browser
-def test_a_page_fits_a_phone(page):
-    turn(page, width=360)
-    assert page.locator("article *").evaluate_all(OVERHANGING) == []
-    assert page.locator("article p").evaluate_all(SMALLEST) >= 14
-    assert violations(page, "scrollable-region-focusable") == {}  # from the keyboard, too
-
-
-MOVING = """nodes => nodes.map(node => getComputedStyle(node)).filter(style =>
-    style.animationName != "none" || parseFloat(style.transitionDuration) > 0
-    || style.scrollBehavior == "smooth").length"""
-
-
-@pytest.mark.browser
-def test_nothing_moves_for_a_reader_who_asked_for_less_motion_and_no_picture_for_anyone(page):
-    turn(page)
-    assert page.locator("html, html *").evaluate_all(MOVING) == 0
-    turn(page, motion="no-preference")
-    assert page.locator("svg:is(.nv, .nv-plot) *").evaluate_all(MOVING) == 0
-    assert page.locator("html, html *").evaluate_all(MOVING) > 0
 
 
 SHOWN = """([words, body]) => {
@@ -620,23 +667,3 @@ def test_a_recorded_lab_moves_on_a_page_that_no_server_gives(site, chromium):
         before = lab.locator(".nv-words").inner_text()
         lab.get_by_role("radio", name="eval").check()
         assert lab.locator(".nv-words").inner_text() != before
-
-
-LIT = "groups => groups.flatMap((g, i) => getComputedStyle(g).opacity == 1 ? [i] : [])"
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("page", LESSON_PAGES, indirect=True)
-def test_pictures_answer_to_pointer_and_keyboard(page):
-    turn(page)
-    several = page.locator("svg.nv:has(.nv-slice ~ .nv-slice)").all()
-    assert len(several) >= 2
-    for picture in several:
-        slices = picture.locator(".nv-slice")
-        slices.last.locator(".nv-cell:not(.nv-lit)").last.hover()
-        assert slices.evaluate_all(LIT) == [slices.count() - 1]
-        expect(slices.last.locator(".nv-lit").first).to_be_visible()
-        page.mouse.move(0, 0)
-        slices.first.focus()
-        page.keyboard.press("Tab")
-        assert slices.evaluate_all(LIT) == [1]

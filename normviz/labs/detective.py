@@ -18,7 +18,7 @@ from normviz.layers import LAYERS
 from normviz.layout import as_shape
 from normviz.picture import Picture
 from normviz.slices import LINE, TITLE_LETTER, choose_grid, draw_headers, left_margin
-from normviz.svg import svg_page, svg_text, tint
+from normviz.svg import svg_page, svg_part, svg_text, tint
 from normviz.words import WORDS, five_digits
 
 AXES, SHAPE, COUNT = "n c h w", (2, 4, 2, 2), 32
@@ -174,8 +174,8 @@ def draw(title: str, numbers: np.ndarray, moved: np.ndarray, ringed: tuple | Non
     axes, width, texts = choose_grid(numbers, (*AXES.split(),))
     note = "Underlined: moved." + " Ringed: the number that you move." * (ringed is not None)
     left, top, ring = left_margin(axes), 50 + LINE, ""
-    parts = [svg_text(14, 20, title, "nv-title"), svg_text(14, 40, note)]
-    parts += draw_headers(axes, left, top)
+    head = [svg_text(14, 20, title, "nv-title"), svg_text(14, 40, note)]
+    parts = [*draw_headers(axes, left, top)]
     lines = {at: f"sample {at[0]}, channel {at[1]}:" for at in np.ndindex(SHAPE[:2])}
     for (x, y), at, text in zip(places(axes), np.ndindex(SHAPE), texts, strict=True):
         x, y = x + left, y + top
@@ -190,8 +190,10 @@ def draw(title: str, numbers: np.ndarray, moved: np.ndarray, ringed: tuple | Non
             ring = rings(x, y, width, CELL_HEIGHT)
         lines[at[:2]] += f" _{text}_" if moved[at] else f" {text}"
     text = "\n".join([title, note, *lines.values()])
+    bottom = y + CELL_HEIGHT + 10
     right = max(x + width, 14 + 1.1 * TITLE_LETTER * len(title)) + 10
-    return Picture(svg_page(right, y + CELL_HEIGHT + 10, text, [*parts, ring], lit=False), text)
+    part = svg_part(0, top - 2 * LINE - 4, x + width + 10, bottom, [*parts, ring])
+    return Picture(svg_page(right, bottom, text, head, [part], lit=False), text)
 
 
 class DetectiveLab(Lab):
