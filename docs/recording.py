@@ -26,7 +26,7 @@ from cells import outputs_in, replace
 from normviz.labs.lab import WITHOUT_KERNEL, Lab
 
 FEW = 400  # settings, all of which are recorded
-MOST, LARGEST = 24, 400_000  # states that have all their moves; bytes, compressed
+MOST, LARGEST = 24, 480_000  # states that have all their moves; bytes, compressed
 KINDS = ("list", "buttons", "check", "range")
 CLICKS = 60  # of a button, one after another
 OPENS = re.compile(r"normviz\.labs\.\w+_lab\(.*\)(?<!\.still\(\))")
