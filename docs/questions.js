@@ -31,11 +31,14 @@ for (const asked of document.querySelectorAll(".nv-asked")) {
   fold.addEventListener("toggle", judge);
 }
 
-// A number is this answer from here to there; a text, but for its case, its spaces, and how axes are called.
+// A number is this answer from here to there; a text, but for its case, its spaces, and how axes
+// are called.
 function fits(given, answer) {
   if (typeof answer === "string") return plain(given) === plain(answer);
+  const [isTuple, bounds] = answer;
   const numbers = numbersIn(given);
-  return numbers.length === answer.length && answer.every(([from, to], i) => from <= numbers[i] && numbers[i] <= to);
+  const near = ([from, to], i) => from <= numbers[i] && numbers[i] <= to;
+  return isTuple === given.includes(",") && numbers.length === bounds.length && bounds.every(near);
 }
 
 function plain(text) {
@@ -46,7 +49,8 @@ function plain(text) {
 }
 
 function numbersIn(text) {
-  return text.replace(/[()[\]]/g, "").replaceAll("−", "-").split(",").map((part) => {
+  const parts = text.replace(/[()[\]]/g, "").replace(/,\s*$/, "").replaceAll("−", "-").split(",");
+  return parts.map((part) => {
     const [above, below = "1"] = part.split("/");
     return part.trim() ? Number(above) / Number(below) : NaN;
   });
@@ -59,7 +63,9 @@ for (const form of document.querySelectorAll(".nv-field")) {
     event.preventDefault();
     const given = field.value.trim();
     const [, verdict] = known.find(([answer]) => fits(given, answer)) ?? [];
-    const asMany = Array.isArray(known[0][0]) && numbersIn(given).length !== known[0][0].length ? more : other;
+    const [[right]] = known;
+    const isOdd = Array.isArray(right) && numbersIn(given).length !== right[1].length;
+    const asMany = isOdd ? more : other;
     const text = document.createElement("i");
     text.textContent = given;
     said.innerHTML = given ? (verdict ?? asMany.replaceAll("¤", () => text.innerHTML)) : "";

@@ -82,16 +82,14 @@ def field_for(name: str) -> str:
     )
 
 
-def bounds_of(right, answer) -> str | list[tuple[float, float]]:
-    """A text as it is; of numbers, from where to where they count as this answer."""
+def bounds_of(right, answer) -> str | tuple[bool, list[tuple[float, float]]]:
+    """A text as it is. Of a number or a tuple: which it is, and from where to where each counts."""
     if isinstance(answer, str):
         return answer
     tolerance = tolerance_of(right, answer)
-    return [
-        (n - room, n + room)
-        for n in np.ravel(answer).tolist()
-        for room in [tolerance * abs(n) + 1e-6 * bool(tolerance)]
-    ]
+    room = [tolerance * abs(n) + 1e-6 * bool(tolerance) for n in np.ravel(answer).tolist()]
+    numbers = zip(np.ravel(answer).tolist(), room, strict=True)
+    return np.ndim(answer) > 0, [(n - room, n + room) for n, room in numbers]
 
 
 def setup(app):
