@@ -14,7 +14,7 @@ from normviz.probing import Probe, probe
 from normviz.state import epsilon_of, set_epsilon
 from normviz.telling import Told, own_statistics
 
-STATISTICS = {"the mean": "mean", "the biased variance": "var", "the unbiased variance": "var"}
+STATISTICS = {"mean": "mean", "variance": "var"}  # what is stored → as part of the usual name
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def _stored(layer: nn.Module, found: Probe) -> tuple[Tensor, Tensor] | None:
     """The mean and the variance that a layer holds."""
     held = stored_in(layer)
     named = {name.rpartition(".")[2].removeprefix("running_"): name for name in held}
-    named |= {STATISTICS.get(kind): name for name, kind in found.stored.items()}
+    named |= {STATISTICS.get(kind.split()[-1]): name for name, kind in found.stored.items()}
     return (held[named["mean"]], held[named["var"]]) if {"mean", "var"} <= {*named} else None
 
 

@@ -391,6 +391,9 @@ def test_explain_says_why_what_it_has_asked_is_no_answer():
         explain(nn.Softmax(-1), random(4, 6))
     with pytest.raises(ValueError, match="no formula that can be shown"):
         explain(nn.Sequential(normviz.SwitchableNorm2d(3)), random(*IMAGES))
+    behind_silu = Does(lambda x, g: functional.silu(g * standardize(x, -1)), g=[1.0] * 6)
+    with pytest.raises(ValueError, match="no formula that can be shown"):
+        explain(behind_silu, random(*ROWS))
 
 
 # It leaves everything untouched, and takes what it can
