@@ -477,8 +477,10 @@ SHOWN = """texts => Math.min(...texts.map(text => {
 
 
 @pytest.mark.browser
-def test_a_page_fits_a_phone(page):
-    turn(page, width=360)
+def test_a_page_fits_a_phone_and_a_projector(page):
+    for width in (1024, 360):
+        turn(page, width=width)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.locator("article *").evaluate_all(OVERHANGING) == []
     assert page.locator("article p").evaluate_all(SMALLEST) >= 14
     letters = page.locator(":is(.nv-page, .nv-plot) :is(span, text)")
