@@ -1,5 +1,7 @@
 """A probe finds by moving numbers what a module does, and says what is no normalization."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -386,6 +388,16 @@ def test_explain_asks_where_nothing_is_known(name):
     torch.testing.assert_close(explained.output, output)
     if not explained.asked.activation:
         torch.testing.assert_close(explained.expected, precise(output), rtol=1e-4, atol=1e-5)
+
+
+def test_a_number_goes_the_way_that_was_found():
+    make, _ = FOUND["ε outside the root"]
+    text = explain(*make()).picture(show="normalized").text
+    found = re.search(r"\((\S+) − (\S+)\) / \(√(\S+) \+ (\S+)\) = (−?\S+)", text)
+    x, mean, var, eps, result = (float(n.replace("−", "-")) for n in found.groups())
+    assert (x - mean) / (var**0.5 + eps) == pytest.approx(result, rel=1e-4)
+    make, _ = FOUND["ReLU behind"]
+    assert "; the activation makes 0 of it" in explain(*make()).picture(show="output").text
 
 
 def test_explain_says_why_what_it_has_asked_is_no_answer():
