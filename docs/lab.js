@@ -41,7 +41,9 @@ class RecordedLab {
     for (const input of this.inputs) input.onMove = (place) => this.move(input, place);
     const inputs = this.inputs.values();
     const boxes = rows.map((row) => make("div", {}, ...row.map(() => inputs.next().value.box)));
-    lab.querySelector(".nv-controls").replaceChildren(...boxes, make("p", {}, NOTE));
+    const isWhole = hubs.length === states.length;
+    const note = isWhole ? [] : [make("p", {}, NOTE)];
+    lab.querySelector(".nv-controls").replaceChildren(...boxes, ...note);
     [this.hub] = hubs;
     this.show(this.hub);
   }
