@@ -25,6 +25,8 @@ DOTTED = (1, 1.65)
 HATCHES = ("", "//", "..", "xx")
 SPACE = 6  # points between two labels
 GIVEN = 12  # points that axes give away to a name or long numbers beside them
+LEFT = 60  # pixels beside the first axes, for most numbers
+APART = 75  # from axes to the next, whose numbers may be long; where there are many axes, less
 MOST_BARS = 2000  # of more, none could be seen
 
 
@@ -47,6 +49,8 @@ class Plot:
         self.figure = blank_figure(columns, width, height)
         self.axes: list[Axes] = self.figure.axes
         self._width, self._height = width, height
+        axes = (width - LEFT - APART * (columns - 1)) / columns
+        self.figure.subplots_adjust(wspace=APART / max(axes, 1.5 * APART))
 
     @contextmanager
     def anew(self) -> Iterator[list[Axes]]:
@@ -61,7 +65,7 @@ class Plot:
             axes.autoscale()
         for legend in self.figure.legends[:]:
             legend.remove()
-        self.figure.subplots_adjust(left=60 / self._width)
+        self.figure.subplots_adjust(left=LEFT / self._width)
         yield self.axes
         handles, names = self.axes[0].get_legend_handles_labels()
         if names:  # below the axes, where the legend hides nothing
