@@ -6,14 +6,18 @@ import os
 import re
 import tracemalloc
 from functools import partial
+from itertools import count
 from random import Random
+from types import SimpleNamespace
+from weakref import ref
 from xml.etree import ElementTree
 
 import ipywidgets as widgets
 import pytest
+from traitlets import TraitError
 
 from normviz import labs
-from normviz.labs.lab import WITHOUT_KERNEL, SliderNames, View
+from normviz.labs.lab import WITHOUT_KERNEL, SliderNames, View, rule
 
 MOVES = int(os.environ.get("NORMVIZ_MOVES", "12"))
 LABS = {
@@ -307,3 +311,75 @@ def test_a_lab_shows_the_same_opened_there_or_moved_there(name, setting):
     for control, value in setting.items():
         getattr(lab, control).value = value
     assert shown_by(lab) == shown_by(opened_there)
+
+
+@every_lab
+def test_what_a_control_never_offered_is_refused_with_the_rule(open_lab):
+    """A list without a choice, which ipywidgets allows, and a slider that somebody widened."""
+    lab = open_lab()
+    first = shown_by(lab)
+    for name in lab.values():
+        control = getattr(lab, name)
+        value = control.value
+        if isinstance(control, widgets.Dropdown | widgets.ToggleButtons):
+            control.value = None
+        elif isinstance(control, widgets.IntSlider | widgets.FloatSlider | widgets.FloatLogSlider):
+            is_log = isinstance(control, widgets.FloatLogSlider)
+            most, control.max = control.max, 9 if is_log else 1000
+            control.value = 500
+        else:
+            continue
+        assert lab.readout.value.startswith(f"{rule('')[:-4]}{name} must be "), name
+        assert "Traceback" not in lab.picture.value
+        control.value = value
+        if value is not None and hasattr(control, "max"):
+            control.max = most
+        assert shown_by(lab) == first
+
+
+@pytest.mark.parametrize("open_lab", [labs.shape_lab, labs.relatives_lab, labs.detective_lab])
+def test_a_widened_slider_of_an_axis_goes_back(open_lab):
+    lab = open_lab()
+    sliders = (lab.place if hasattr(lab, "place") else lab.shape).sliders
+    first = sliders["n"].value, shown_by(lab)
+    sliders["n"].max = 1000
+    with pytest.raises(TraitError):
+        sliders["n"].value = 500
+    assert (sliders["n"].value, shown_by(lab)) == first
+
+
+@pytest.fixture
+def run_cell(monkeypatch):
+    """Run a function as a cell with an id, as JupyterLab's kernel does."""
+    runs, shell = count(), SimpleNamespace(user_ns={"Out": {}}, user_ns_hidden={})
+    monkeypatch.setattr("normviz.labs.lab.get_ipython", lambda: shell)
+
+    def run_cell(cell, function):
+        run = next(runs)
+        request = {"metadata": {"cellId": cell}, "header": {"msg_id": run}}
+        shell.get_parent = lambda: request
+        shell.user_ns["Out"][run] = shell.user_ns[f"_{run}"] = function()
+        return ref(shell.user_ns["Out"][run])
+
+    return run_cell
+
+
+def test_a_cell_that_runs_again_frees_the_labs_of_its_last_run(run_cell):
+    def two():
+        return labs.momentum_lab(), labs.shape_lab()
+
+    before = len(widgets.widget._instances)
+    run_cell("two", lambda: two()[0])
+    other = run_cell("another", labs.momentum_lab)()
+    opened = len(widgets.widget._instances)
+    assert opened > before + 100
+    last = run_cell("two", lambda: two()[1])
+    again = run_cell("two", lambda: two()[0])()
+    assert len(widgets.widget._instances) == opened
+    gc.collect()
+    assert last() is None
+    for lab in (other, again):
+        shown = shown_by(lab)
+        lab.batches.value += 1
+        assert shown_by(lab) != shown
+        assert lab.comm is not None

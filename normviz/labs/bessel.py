@@ -1,7 +1,7 @@
 """Biased and unbiased variance of many small samples, against the truth."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import ipywidgets as widgets
 import numpy as np
@@ -96,13 +96,12 @@ class BesselLab(Lab):
     """
 
     Setting = BesselSetting
+    _plot = cached_property(lambda _: Plot(2, width=900, height=330))
 
     def __init__(self, setting: BesselSetting):
         self.m = widgets.IntSlider(
             setting.m, min=1, max=LARGEST_SAMPLE, description="m, numbers in a sample"
         )
-        self.m.style.description_width = "initial"
-        self.m.layout.width = "420px"
         self.draws = widgets.SelectionSlider(
             options=[(f"{n:,}", n) for n in DRAWS], value=setting.draws, description="samples"
         )
@@ -110,7 +109,6 @@ class BesselLab(Lab):
             options=[*DISTRIBUTIONS], value=setting.distribution, description="drawn from"
         )
         super().__init__([self.m], [self.draws, self.distribution], picture_height=350)
-        self._plot = Plot(2, width=900, height=330)
         self.draw_on(self.m, self.draws, self.distribution)
 
     def view(self) -> View:

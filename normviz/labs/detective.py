@@ -226,15 +226,15 @@ class DetectiveLab(Lab):
 
     def __init__(self, setting: DetectiveSetting):
         self.box = buttons("black box", [*BOXES], setting.box, width=40)
-        self.place, wide = PlaceSliders(), widgets.Layout(width="340px")
+        self.place = PlaceSliders()
         for axis, slider in self.place.sliders.items():
             slider.description = f"{axis}, {WORDS[axis]}"
         self.place.ask_for(AXES, SHAPE)
         self.place.value = setting.place
         self.size = widgets.FloatSlider(
-            setting.size, min=-LARGEST, max=LARGEST, step=1, description="plus", layout=wide
+            setting.size, min=-LARGEST, max=LARGEST, step=1, description="plus"
         )
-        self.experiment = buttons("do", EXPERIMENTS, setting.experiment, width=150)
+        self.experiment = buttons("do", EXPERIMENTS, setting.experiment, width=140)
         self.training = train_or_eval(setting.training)
         self.show = buttons("numbers", [*SHOWN], setting.show, width=90)
         said = [UNSAID, *SUSPECTS]

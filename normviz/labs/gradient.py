@@ -1,6 +1,7 @@
 """The backward pass of a normalization layer: three terms that add up to dx."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import floor, log10
 
 import ipywidgets as widgets
@@ -215,6 +216,7 @@ class GradientLab(Lab):
     """
 
     Setting = GradientSetting
+    _plot = cached_property(lambda _: Plot(height=300))
 
     def __init__(self, setting: GradientSetting):
         self.layer = widgets.Dropdown(options=LAYERS, value=setting.layer, description="layer")
@@ -234,9 +236,9 @@ class GradientLab(Lab):
             [self.weight, self.eps],
             [self.training, self.detached],
             readout_height=140,
+            narrow_height=240,
             picture_height=320,
         )
-        self._plot = Plot(height=300)
         controls = self.layer, self.x, self.g, self.weight, self.eps, self.training, self.detached
         self.draw_on(*controls)
 

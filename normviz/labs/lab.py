@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 from anywidget import AnyWidget
+from IPython import get_ipython
 from traitlets import TraitError
 
 from normviz.picture import Picture
@@ -28,6 +29,7 @@ WITHOUT_KERNEL = (
 )
 
 LONGEST, LARGEST = 8, 1e6  # of a vector: how many numbers, and how large they may be
+COLUMN = 174  # pixels that lab.css leaves beside a label in the narrowest column
 
 
 class RuleBroken(ValueError):
@@ -66,19 +68,53 @@ def check_choice(name: str, value, known) -> None:
     """Whether a setting is one of those that there are.
 
     Raises:
-        ValueError: if not, with all that are known.
+        RuleBroken: if not, with all that are known.
     """
     if value not in [*known]:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}: got {value!r}.")
+        raise RuleBroken(f"{name} must be one of {', '.join(map(str, known))}: got {value!r}.")
 
 
-def buttons(description: str, options: Sequence, value, width: int = 80) -> widgets.ToggleButtons:
-    """One of a few options, all in sight; each button is ``width`` pixels wide."""
+def buttons(
+    description: str, options: Sequence, value, width: int = 80, most: int = 0
+) -> widgets.ToggleButtons:
+    """One of a few options, all in sight; each button is ``width`` pixels wide.
+
+    Args:
+        description: what stands beside them.
+        options: as ipywidgets takes them.
+        value: of the one that is chosen.
+        width: of each.
+        most: how many there can be, if there will be more.
+    """
     made = widgets.ToggleButtons(options=options, value=value, description=description)
     made.style.button_width = f"{width}px"
-    made.style.description_width = "initial"
-    made.layout = widgets.Layout(width="max-content", margin="2px 24px 2px 12px")
+    if max(most, len(options)) * (width + 4) > COLUMN:
+        made.add_class("nv-wide")
     return made
+
+
+def one_of(*controls: widgets.Widget) -> widgets.Box:
+    """Controls in the same place, of which one at most is to be seen."""
+    box = widgets.Box(controls)
+    box.add_class("nv-one")
+    return box
+
+
+def reveal(control: widgets.Widget, when: bool) -> None:
+    """Whether a control is to be seen; it keeps its place, so that nothing else moves."""
+    control.layout.visibility = "visible" if when else "hidden"
+
+
+def labelled(options: Sequence) -> list[tuple[str, object]]:
+    """The options of a list or of buttons, each with its label."""
+    return [o if isinstance(o, tuple) else (str(o), o) for o in options]
+
+
+def ends_of(slider: widgets.Widget) -> tuple[float, float]:
+    """The least and the largest value of a slider."""
+    ends = slider.min, slider.max
+    is_log = isinstance(slider, widgets.FloatLogSlider)
+    return tuple(slider.base**end for end in ends) if is_log else ends
 
 
 def vector_field(description: str, numbers: Sequence[float]) -> widgets.Text:
@@ -128,6 +164,11 @@ def show_errors(callback):
         except Exception:
             if lab._settling:  # the outer callback would draw over it
                 raise
+            try:
+                lab.read()
+            except (RuleBroken, RefusedInput) as error:  # no wonder then
+                lab.readout.value, lab.picture.value = rule(str(error)), ""
+                return
             lab.readout.value = (
                 '<p role="alert">This lab has stumbled over an error of its own:</p>'
             )
@@ -137,9 +178,10 @@ def show_errors(callback):
 
 
 class SliderNames(AnyWidget):
-    """Nothing to see: it names the sliders that stand beside it, for those who hear them."""
+    """Nothing to see: it names the sliders that stand beside it, and brings the labs' style."""
 
     _esm = Path(__file__).with_name("slider_names.js")
+    _css = Path(__file__).with_name("lab.css")
 
 
 class Lab(widgets.VBox):
@@ -151,22 +193,36 @@ class Lab(widgets.VBox):
     Args:
         rows: the controls from top to bottom; each is set and read by its ``value``.
         readout_height: in pixels.
+        narrow_height: of the readout, where the window has 700 pixels; a quarter more, by default.
         picture_height: in pixels.
     """
 
     Setting: type  # a frozen dataclass
+    _parts: Sequence[widgets.Widget] = ()  # all that it holds, also what is not to be seen
 
     def __init__(
-        self, *rows: list[widgets.Widget], readout_height: int = 88, picture_height: int = 560
+        self,
+        *rows: list[widgets.Widget],
+        readout_height: int = 88,
+        narrow_height: int = 0,
+        picture_height: int = 560,
     ):
         self.readout, self.picture = (
             widgets.HTML(layout=widgets.Layout(height=f"{height}px", overflow="auto"))
             for height in (readout_height, picture_height)
         )
-        wrap = widgets.Layout(flex_flow="row wrap")
-        boxes = [widgets.HBox(row, layout=wrap) for row in rows]
+        # The same words in a narrower lab are higher; cqw are hundredths of its width.
+        more = (narrow_height or 1.25 * readout_height) - readout_height
+        higher = f"{more / (1000 - 584):.2f} * (1000px - 100cqw)"
+        self.readout.layout.min_height = f"calc({readout_height}px + max(0px, {higher}))"
+        boxes = [widgets.HBox(row) for row in rows]
+        for box in boxes:
+            box.add_class("nv-row")
         super().__init__([*boxes, self.readout, self.picture, SliderNames()])
+        self.add_class("nv-lab")
         self._settling = False
+        named = {f.name: getattr(self, f.name) for f in fields(self.Setting)}
+        self._ends = {name: ends_of(c) for name, c in named.items() if hasattr(c, "max")}
 
     def _repr_mimebundle_(self, **options) -> dict:
         # What a page without a kernel shows in the lab's place.
@@ -174,8 +230,21 @@ class Lab(widgets.VBox):
         return super()._repr_mimebundle_(**options) | {"text/html": still}
 
     def read(self):
-        """The setting that the controls hold."""
-        return self.Setting(**self.values())
+        """The setting that the controls hold.
+
+        Raises:
+            RuleBroken: if one holds what it did not offer when the lab was opened: ipywidgets lets
+                a list have no choice, and anyone may widen a slider.
+        """
+        values = self.values()
+        for name, value in values.items():
+            control = getattr(self, name)
+            if hasattr(control, "options"):
+                check_choice(name, value, [choice for _, choice in labelled(control.options)])
+            low, high = self._ends.get(name, (value, value))
+            if not low <= value <= high:
+                raise RuleBroken(f"{name} must be from {low:g} to {high:g}: got {value!r}.")
+        return self.Setting(**values)
 
     def values(self) -> dict[str, object]:
         """What stands in the control of each field of the setting."""
@@ -195,6 +264,15 @@ class Lab(widgets.VBox):
             return self.view()
         except (RuleBroken, RefusedInput) as error:
             return View(rule(str(error)))
+
+    def close(self) -> None:
+        """Take the lab off the page, and free what it holds; it cannot be shown again."""
+        for part in self._parts:
+            part.close()
+        self._parts = ()
+        self.picture.value = ""
+        vars(self).pop("_plot", None)
+        super().close()
 
     @contextmanager
     def settle(self):
@@ -220,8 +298,40 @@ class Lab(widgets.VBox):
         self.draw()
 
 
+OPENED: dict[str, tuple[str, list[Lab]]] = {}  # of a cell: its last run, and the labs of that
+
+
+def close_last_run(opened: Lab) -> None:
+    """Close the labs that the same cell opened when it ran before: the page shows them no more.
+
+    Where nobody says which cell runs, as in a script, all labs stay.
+    """
+    shell = get_ipython()
+    request = getattr(shell, "get_parent", dict)()
+    if cell := request.get("metadata", {}).get("cellId"):
+        run = request["header"]["msg_id"]
+        last, labs = OPENED.get(cell, (run, []))
+        if last != run:
+            for old in labs:
+                old.close()
+                forget(old, shell)
+            labs = []
+        OPENED[cell] = run, [*labs, opened]
+
+
+def forget(lab: Lab, shell) -> None:
+    """Take a lab out of IPython's history, ``Out[7]`` and ``_7``, which would keep it for good."""
+    for names in (shell.user_ns, shell.user_ns_hidden, shell.user_ns.get("Out", {})):
+        for name in [name for name, held in names.items() if held is lab]:
+            if str(name).lstrip("_").isdigit():
+                del names[name]
+
+
 def opener(lab: type[Lab], name: str) -> Callable[..., Lab]:
     """The public function that opens a lab: its arguments are the fields of the lab's setting.
+
+    Widgets live as long as the kernel. So a cell that is run again closes the labs that it opened
+    in its last run, with all their parts; labs of other cells, and others of this run, go on.
 
     Args:
         lab: whose docstring says what they mean.
@@ -230,6 +340,7 @@ def opener(lab: type[Lab], name: str) -> Callable[..., Lab]:
 
     def open_lab(*args, **kwargs) -> Lab:
         setting = lab.Setting(*args, **kwargs)
+        known = {*widgets.widget._instances}
         try:
             opened = lab(setting)
         except TraitError as error:  # of a control, which says more than its name
@@ -241,6 +352,12 @@ def opener(lab: type[Lab], name: str) -> Callable[..., Lab]:
                     f"{field.name} must be what its control can hold: got {asked!r}, and it holds "
                     f"{held!r}."
                 )
+        opened._parts = [
+            w for i, w in widgets.widget._instances.items() if i not in known | {opened.model_id}
+        ]
+        made = widgets.widget._instances.items()
+        opened._parts = [part for name, part in made if name not in known and part is not opened]
+        close_last_run(opened)
         return opened
 
     open_lab.__name__ = open_lab.__qualname__ = name

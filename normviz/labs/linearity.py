@@ -1,6 +1,7 @@
 """Both sides of T(a·x₁ + b·x₂) = a·T(x₁) + b·T(x₂), and the gap between them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import ipywidgets as widgets
 import numpy as np
@@ -130,6 +131,7 @@ class LinearityLab(Lab):
     """
 
     Setting = LinearitySetting
+    _plot = cached_property(lambda _: Plot(2, width=900, height=330))
 
     def __init__(self, setting: LinearitySetting):
         self.a, self.b = (
@@ -144,7 +146,6 @@ class LinearityLab(Lab):
         super().__init__(
             [self.a, self.b, self.eps], [self.x1, self.x2, self.training], picture_height=350
         )
-        self._plot = Plot(2, width=900, height=330)
         self.draw_on(self.a, self.b, self.x1, self.x2, self.eps, self.training)
 
     def values(self) -> dict[str, object]:

@@ -145,7 +145,7 @@ class ModesLab(Lab):
             [self.training, self.batch],
             [self.track_running_stats, self.set_after],
             readout_height=170,
-            picture_height=500,
+            picture_height=520,
         )
         self.draw_on(self.training, self.track_running_stats, self.set_after, self.batch)
 

@@ -1,7 +1,7 @@
 """What the running statistics remember: batch after batch, at any momentum."""
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from math import nan
 
 import ipywidgets as widgets
@@ -140,15 +140,14 @@ class MomentumLab(Lab):
     """
 
     Setting = MomentumSetting
+    _plot = cached_property(lambda _: Plot(3, width=900, height=330))
 
     def __init__(self, setting: MomentumSetting):
         first = 0.1 if setting.momentum is None else setting.momentum
         self.momentum = widgets.FloatText(first, step=0.05, description="momentum")
-        self.momentum.layout.width = "160px"
         self.slide = widgets.FloatSlider(
             first, min=0, max=1, step=0.01, description="slide momentum", readout=False
         )
-        self.slide.style.description_width = "initial"
         self.average = widgets.Checkbox(
             setting.momentum is None, description="None: the plain average", indent=False
         )
@@ -169,7 +168,6 @@ class MomentumLab(Lab):
             [self.drift, self.training],
             picture_height=350,
         )
-        self._plot = Plot(3, width=900, height=330)
         self.slide.observe(self._follow_slide, "value")
         self.momentum.observe(self._follow_text, "value")
         self.step.on_click(self._step)

@@ -2,7 +2,16 @@
 
 import ipywidgets as widgets
 
-from normviz.labs.lab import Lab, View, buttons, opener, show_errors, train_or_eval
+from normviz.labs.lab import (
+    Lab,
+    View,
+    buttons,
+    one_of,
+    opener,
+    reveal,
+    show_errors,
+    train_or_eval,
+)
 from normviz.labs.outliers import (
     LARGEST,
     NAMES,
@@ -57,19 +66,15 @@ class RelativesLab(Lab):
         self.layer = widgets.Dropdown(options=NAMES, value=setting.layer, description="layer")
         self.axes = widgets.Dropdown(description="axes")
         self.groups = widgets.IntSlider(setting.groups, min=1, max=LONGEST, description="groups")
-        self.axes.layout.width, self.groups.layout.width = "220px", "215px"
         self.normalized_shape = widgets.Dropdown(description="normalized_shape")
-        self.normalized_shape.style.description_width = "initial"
-        self.normalized_shape.layout.width = "235px"
         self.shape, self.outlier = ShapeSliders(SIZES), PlaceSliders()
         self.size = widgets.FloatSlider(
             setting.size, min=-LARGEST, max=LARGEST, step=1, description="outlier: plus"
         )
-        self.size.layout.width = "340px"
         self.training = train_or_eval(setting.training)
         self.show = buttons("numbers", [*SHOWN], setting.show, width=90)
         super().__init__(
-            [self.layer, self.axes, self.normalized_shape, self.groups],
+            [self.layer, self.axes, one_of(self.normalized_shape, self.groups)],
             [self.shape],
             [self.outlier],
             [self.size, self.training, self.show],
@@ -131,7 +136,7 @@ class RelativesLab(Lab):
         """Whether the layer has this argument; its control is to be seen only then."""
         name = self.layer.value.removesuffix(TRACKED)
         has = name != WINDOWS and needs(name, argument)
-        control.layout.display = None if has else "none"
+        reveal(control, has)
         return has
 
     def view(self) -> View:

@@ -9,7 +9,17 @@ import torch
 from torch import nn
 
 from normviz.explanation import explain
-from normviz.labs.lab import Lab, View, buttons, check_choice, opener, rule, show_errors
+from normviz.labs.lab import (
+    Lab,
+    View,
+    buttons,
+    check_choice,
+    one_of,
+    opener,
+    reveal,
+    rule,
+    show_errors,
+)
 from normviz.labs.shaping import (
     FIRST_SIZES,
     LAYER_MAKERS,
@@ -159,13 +169,12 @@ class ShapeLab(Lab):
         )
         self.axes = widgets.Dropdown(description="axes")
         self.normalized_shape = widgets.Dropdown(description="normalized_shape")
-        self.normalized_shape.style.description_width = "initial"
         self.groups = widgets.IntSlider(setting.groups, min=1, max=LONGEST, description="groups")
         self.shape = ShapeSliders()
         self.show = buttons("numbers", SHOWN, setting.show, width=100)
-        self.by = buttons("colour by", ["statistic"], "statistic", width=100)
+        self.by = buttons("colour by", ["statistic"], "statistic", width=84, most=5)
         super().__init__(
-            [self.layer, self.axes, self.normalized_shape, self.groups],
+            [self.layer, self.axes, one_of(self.normalized_shape, self.groups)],
             [self.shape],
             [self.show, self.by],
         )
@@ -207,7 +216,7 @@ class ShapeLab(Lab):
 
     def _shows(self, control: widgets.Widget, argument: str) -> None:
         """Whether the layer has this argument; its control is to be seen only then."""
-        control.layout.visibility = "visible" if needs(self.layer.value, argument) else "hidden"
+        reveal(control, needs(self.layer.value, argument))
 
     def view(self) -> View:
         """The slices that the layer pools."""

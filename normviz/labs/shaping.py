@@ -94,12 +94,12 @@ class ShapeSliders(widgets.HBox):
                 min=1,
                 max=LONGEST,
                 description=f"{name}, {WORDS[name]}s",
-                layout=widgets.Layout(width="215px"),
             )
             for name in sizes
         }
         self._writing = False
-        super().__init__(layout=widgets.Layout(flex_flow="row wrap", min_height="72px"))
+        super().__init__()
+        self.add_class("nv-axes")
         for slider in self.sliders.values():
             slider.observe(self._read, "value")
 
@@ -110,7 +110,11 @@ class ShapeSliders(widgets.HBox):
 
     def _read(self, _=None):
         if not self._writing:
-            self.value = tuple(slider.value for slider in self.children)
+            try:
+                self.value = tuple(slider.value for slider in self.children)
+            except traitlets.TraitError:  # of a slider that somebody widened
+                self._write({"new": self.value})
+                raise
 
     @traitlets.validate("value")
     def _fits(self, proposal):
@@ -143,12 +147,12 @@ class PlaceSliders(widgets.HBox):
                 min=0,
                 max=LONGEST - 1,
                 description=f"outlier's {name}",
-                layout=widgets.Layout(width="215px"),
             )
             for name in FIRST_SIZES
         }
         self._axes, self._shape, self._writing = [], (), False
-        super().__init__(layout=widgets.Layout(flex_flow="row wrap", min_height="72px"))
+        super().__init__()
+        self.add_class("nv-axes")
         for slider in self.sliders.values():
             slider.observe(self._read, "value")
 
@@ -168,7 +172,11 @@ class PlaceSliders(widgets.HBox):
 
     def _read(self, _=None):
         if not self._writing:
-            self.value = tuple(self.sliders[name].value for name in self._axes)
+            try:
+                self.value = tuple(self.sliders[name].value for name in self._axes)
+            except traitlets.TraitError:  # of a slider that somebody widened
+                self._write({"new": self.value})
+                raise
 
     @traitlets.validate("value")
     def _fits(self, proposal):

@@ -1,5 +1,15 @@
-// ipywidgets shows what a slider is called and where it stands, but tells its handle neither.
+// ipywidgets shows what a slider is called and where it stands, but tells its handle neither; and
+// its labels have the tooltip "null", and break at no underscore.
 function name(lab) {
+  for (const label of lab.querySelectorAll(".widget-label")) {
+    if (label.title === "null") label.removeAttribute("title");
+    if (label.querySelector("wbr")) continue;
+    const [first, ...others] = label.textContent.split(/(?<=_)/); // labels are all as wide
+    if (others.length) {
+      const rest = others.flatMap((part) => [document.createElement("wbr"), part]);
+      label.replaceChildren(first, ...rest);
+    }
+  }
   for (const slider of lab.querySelectorAll(".widget-slider")) {
     const label = slider.querySelector(".widget-label").textContent;
     const readout = slider.querySelector(".widget-readout");

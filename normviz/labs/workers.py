@@ -1,7 +1,7 @@
 """One batch shared out among workers: what each normalizes with, alone or together."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import ipywidgets as widgets
 import torch
@@ -290,6 +290,7 @@ class WorkersLab(Lab):
     """
 
     Setting = WorkersSetting
+    _plot = cached_property(lambda _: Plot(3, width=900, height=330))
 
     def __init__(self, setting: WorkersSetting):
         self.workers = widgets.IntSlider(
@@ -301,9 +302,6 @@ class WorkersLab(Lab):
         self.drift = widgets.FloatSlider(
             setting.drift, min=0, max=4, step=0.1, description="drift from one to the next"
         )
-        for slider in (self.samples, self.drift):
-            slider.style.description_width = "initial"
-        self.drift.layout.width = "360px"
         options = [(text, name) for name, text in PARTS.items()]
         self.parts = buttons("parts", options, setting.parts, width=140)
         self.sync = buttons("sync", [("off", False), ("on", True)], setting.sync)
@@ -313,7 +311,6 @@ class WorkersLab(Lab):
             readout_height=136,
             picture_height=350,
         )
-        self._plot = Plot(3, width=900, height=330)
         self.draw_on(self.workers, self.samples, self.parts, self.drift, self.sync)
 
     def view(self) -> View:
