@@ -465,3 +465,29 @@ def test_a_lesson_can_be_worked_from_the_keyboard_alone(visited):
         page.keyboard.insert_text(exercise.source.replace("...", "3", 1))
         page.keyboard.press("Control+Enter")
         expect(output).to_contain_text("Right.")
+
+
+TRACKS = "tracks => tracks.map(track => track.getBoundingClientRect().width)"
+CUT_OFF = "labels => labels.filter(label => label.scrollWidth > label.clientWidth).length"
+
+
+@lesson(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+def test_the_controls_of_a_lab_stand_in_one_grid_with_tracks_for_any_hand(lab):
+    for width in (700, 1400):
+        lab.page.set_viewport_size({"width": width, "height": 900})
+        labels = lab.locator(".widget-label:visible")
+        assert {round(label.bounding_box()["width"]) for label in labels.all()} == {96}
+        assert labels.evaluate_all(CUT_OFF) == 0
+        tracks = lab.locator(".noUi-target:visible").evaluate_all(TRACKS)
+        assert min(tracks, default=120) >= 120
+
+
+@lesson(1)
+def test_what_a_layer_does_not_need_leaves_its_place_free(lab):
+    places = set()
+    for layer in ("BatchNorm3d", "BatchNorm1d", "LayerNorm", "GroupNorm"):
+        lab.get_by_label("layer", exact=True).select_option(layer)
+        expect(lab.locator(".nv-title")).to_contain_text(f"{layer}(")
+        top = lab.locator(".nv-lab").bounding_box()["y"]
+        places.add(round(readout(lab).bounding_box()["y"] - top))
+    assert len(places) == 1

@@ -9,6 +9,7 @@ import pytest
 import torch
 from reading import SVG, page_of, shown, style_of
 
+from normviz.ink import LETTER
 from normviz.picture import Picture
 from normviz.plots import COLOURS, Plot, add_bars, draw_bars, draw_histograms, draw_lines
 
@@ -334,3 +335,11 @@ def test_masked_numbers_are_refused_and_the_remedies_help(kind, draw):
     every, seen = re.search("; (.*) has all numbers, and (.*) those", str(refused.value)).groups()
     assert drawn(eval(every)) == drawn([1, 1000, 3])
     assert drawn(eval(seen)) == drawn([1, 3])
+
+
+def test_numbers_beside_axes_do_not_reach_their_neighbour():
+    plot = Plot(3, width=900)
+    with plot.anew() as [_, middle, right]:
+        add_bars(right, {"": [0.0125]}, [0])  # numbers of six letters
+    [end, start] = middle.get_window_extent().x1, right.get_window_extent().x0
+    assert start - end >= 6 * LETTER + 7 + 3  # tick and pad, and a dot on the other end
