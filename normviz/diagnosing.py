@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
+from math import prod
 from textwrap import fill
 
 import torch
@@ -206,12 +207,12 @@ def note_on(layer: Watched) -> str | None:
     call = (layer.in_eval or [None])[0]
     if call is None or not call.stored or not call.plan.over_samples or call.apart is None:
         return None
-    numbers, saved = sum(t.numel() for t in layer.held.values()), 1
-    for size in call.shape:
-        saved *= size
+    added = call.apart.biases or call.shape[call.apart.axis]  # it has them, or gets them
+    numbers = sum(t.numel() for t in layer.held.values()) - added + call.apart.biases
     return (
         f"for eval, it can be folded into {call.apart.by}, and saves "
-        f"{number_of(numbers, 'stored number')} and a pass over {number_of(saved, 'number')}"
+        f"{number_of(numbers, 'stored number')} and a pass over "
+        f"{number_of(prod(call.shape), 'number')}"
     )
 
 

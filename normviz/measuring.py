@@ -23,6 +23,7 @@ class Made:
     by: str  # the name of that
     axis: int  # of its outputs, one bias for each
     learns: bool  # whether there is a bias that learns
+    biases: int  # how many there are
     version: int
     uses: int = 0  # by others than a normalization
 

@@ -177,8 +177,9 @@ class Watcher:
         def mark(part, args, y):
             if isinstance(y, torch.Tensor):
                 axis = y.ndim - 1 - len(getattr(part, "kernel_size", ()))
-                learns = part.bias is not None and part.bias.requires_grad
-                y._normviz_made = Made(name, axis, learns, y._version)
+                biases = 0 if part.bias is None else part.bias.numel()
+                learns = bool(biases) and part.bias.requires_grad
+                y._normviz_made = Made(name, axis, learns, biases, y._version)
 
         return mark
 

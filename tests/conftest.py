@@ -37,7 +37,7 @@ SLOW = [
 def pytest_xdist_auto_num_workers(config):
     """All tests are shared out; a part of them has ended before a worker has begun."""
     part = config.option.keyword or config.args_source is pytest.Config.ArgsSource.ARGS
-    return 0 if part else min(os.cpu_count(), 4)
+    return 0 if part else min(os.cpu_count() + 1, 4)
 
 
 def pytest_collection_modifyitems(items):

@@ -377,7 +377,7 @@ TAUGHT = {
     "what a layer pools shows when one number moves; centred and divided, when all do": [
         ("10", "moved", "other[place] += 1"),
         ("10", "shift", "change(box_3, 3 * x)"),
-        ("10", "box-2-times", "box_2(x)[0].sum(0)"),
+        ("10", "box-2-times", "x.softmax(1)"),
     ],
     "an unbiased variance is no weight: it depends on the count": [
         ("10", "box-1-samples", "torch.randn(6, 4, 3)"),

@@ -240,6 +240,12 @@ def cured_by_two_norms(points, model):
     return model
 
 
+def cured_by_batch_mates(points, model):
+    for layer in (model[1], model[4]):
+        layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
+    return model
+
+
 FIVE, THREE = (lambda x: x + 5), (lambda x: 3 * x)
 
 RIGHT_ANSWERS = {
@@ -355,6 +361,7 @@ WRONG_ANSWERS = {
     "cure_a_patient": [
         (cured_by_new_statistics, "served two places"),
         (cured_by_two_norms, "the old mix"),
+        (cured_by_batch_mates, "another class"),
         (lambda points, model: 3, "a model is to be returned"),
     ],
 }
