@@ -352,9 +352,6 @@ def opener(lab: type[Lab], name: str) -> Callable[..., Lab]:
                     f"{field.name} must be what its control can hold: got {asked!r}, and it holds "
                     f"{held!r}."
                 )
-        opened._parts = [
-            w for i, w in widgets.widget._instances.items() if i not in known | {opened.model_id}
-        ]
         made = widgets.widget._instances.items()
         opened._parts = [part for name, part in made if name not in known and part is not opened]
         close_last_run(opened)
