@@ -2,22 +2,26 @@
 
 import os
 from contextlib import ExitStack
+from functools import cache
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of torch, here and below: two workers keep two cores busy
 
 import pytest
 import torch
+from building import build_site, common, once
 
 from normviz.picture import Picture
 from normviz.plots import Plot
 from tools import chromium as browsers
 from tools.jupyter import jupyterlab
+from tools.notebooks import read, run
 
 # What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Binder, make, speed.
 # One worker takes a file as a whole, and those first that take longest.
 SLOW = [
-    "test_browser",
     "test_site",
+    "test_browser",
+    "test_lessons",
     "test_classroom",
     "test_benchmarks",
     "test_make",
@@ -60,6 +64,21 @@ def server(tmp_path_factory):
     """What a JupyterLab says about itself."""
     with jupyterlab(tmp_path_factory.mktemp("notebooks")) as about:
         yield about
+
+
+@pytest.fixture(scope="session")
+def ran_lesson(tmp_path_factory):
+    """Name → that lesson, run."""
+    folder = common(tmp_path_factory)
+    return cache(lambda name: once(folder / f"{name}.ran", lambda: run(*read(name).cells)))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, ran_lesson):
+    """The folder of the site."""
+    folder = common(tmp_path_factory) / "site"
+    once(folder.with_suffix(".built"), lambda: build_site(folder, ran_lesson))
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,9 @@
-"""The lessons run without a complaint; the site of them is whole, at home on a plain file server,
-readable, and open to everyone."""
+"""The site is whole, at home on a plain file server, readable, and open to everyone."""
 
 import gzip
 import re
-import shutil
-import subprocess
-import sys
 from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import chain
 from pathlib import Path
 from random import Random
 from threading import Thread
@@ -18,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from minutes import SECOND
+from building import build
 from nbformat.v4 import new_code_cell, new_notebook
 
 from docstrings import PUBLIC
@@ -27,7 +22,7 @@ from normviz.exercises import EXERCISES, PREDICTIONS
 from normviz.labs.lab import WITHOUT_KERNEL
 from questions import Said
 from recording import controls_of, kind_of, opener_in, place_of, shared, step
-from tools.notebooks import LESSONS, WINDOWS, read, run
+from tools.notebooks import LESSONS, read
 
 try:
     from axe_playwright_python.sync_playwright import Axe
@@ -36,7 +31,6 @@ except ImportError:  # then the browser's fixture skips every test here that nee
     Axe = expect = None
 
 ROOT = Path(__file__).parents[1]
-WIDGETS = "application/vnd.jupyter.widget-state+json"
 LESSON_PAGES = [f"notebooks/{name.replace('.ipynb', '.html')}" for name in LESSONS]
 TEACHING = [f"docs/teaching/{path.stem}.html" for path in sorted(ROOT.glob("docs/teaching/*.md"))]
 REFERENCE = [
@@ -45,176 +39,11 @@ REFERENCE = [
 PAGES = ["index.html", *LESSON_PAGES, *TEACHING, *REFERENCE, "docs/troubleshooting.html"]
 DRAWING = ["draw_slices", "draw_cubes", "draw_jacobian", "explain"]
 DRAWING += [f"labs.{name}" for name in labs.__all__]
-every_lesson = pytest.mark.parametrize("name", LESSONS)
 every_page = pytest.mark.parametrize("name", PAGES)
 every_lesson_page = pytest.mark.parametrize("name", LESSON_PAGES)
 
 
-# From top to bottom
-
-
-@cache
-def run_lesson(name):
-    return run(*read(name).cells)
-
-
-def complaints(ran):
-    """All that went wrong in a notebook that was run, also where ipywidgets swallowed it."""
-    if ran.log and not WINDOWS:
-        yield f"the kernel's log: {ran.log}"
-    for cell in code_cells(ran.notebook):
-        for output in cell.outputs:
-            if is_mishap(output):
-                yield f"{cell.source}: {output}"
-    for widget in (
-        ran.notebook.metadata.get("widgets", {}).get(WIDGETS, {"state": {}})["state"].values()
-    ):
-        for value in everything_in(widget["state"]):
-            if is_mishap(value):
-                yield f"{widget['model_name']}: {value}"
-
-
-def is_mishap(value):
-    """Whether an output, or a string in a widget's state, is an error, a warning or a refusal."""
-    if isinstance(value, dict):
-        return value.get("output_type") == "error" or value.get("name") == "stderr"
-    signs = ("Traceback (most recent call last)", 'role="alert"')
-    return isinstance(value, str) and any(sign in value for sign in signs)
-
-
-def everything_in(value):
-    yield value
-    if isinstance(value, dict):
-        value = value.values()
-    if not isinstance(value, str) and hasattr(value, "__iter__"):
-        yield from chain.from_iterable(map(everything_in, value))
-
-
-@every_lesson
-def test_run_all_meets_no_error_no_warning_and_no_refusal(name):
-    ran = run_lesson(name)
-    assert list(complaints(ran)) == []
-    assert all(cell.execution_count for cell in code_cells(ran.notebook))
-
-
-@every_lesson
-def test_a_lesson_fits_a_small_machine(name):
-    assert run_lesson(name).megabytes < 450
-    assert run_lesson(name).processor < 20  # of 15 wanted: on a busy machine all takes longer
-
-
-def said_by(cell):
-    """What a cell prints and returns, and the numbers in it."""
-    text = " ".join(str(o.get("text") or o.get("data", {}).get("text/plain")) for o in cell.outputs)
-    # Where a cell prints slowly, its output comes in pieces.
-    return re.sub(NUMBER, "", text).split(), [float(number) for number in re.findall(NUMBER, text)]
-
-
-NUMBER = r"-?\d+(?:\.\d*)?(?:e-?\d+)?"
-
-
-@every_lesson
-def test_who_predicts_only_after_run_all_meets_what_was_to_be_predicted(name):
-    telling = [cell for cell in read(name).cells if cell.metadata.get("tags") == ["hide-output"]]
-    first = {cell.id: cell for cell in run_lesson(name).notebook.cells}
-    again = run(*read(name).cells, *[new_code_cell(cell.source) for cell in telling])
-    for cell, later in zip(telling, again.notebook.cells[-len(telling) :], strict=True):
-        (words, numbers), (later_words, later_numbers) = said_by(first[cell.id]), said_by(later)
-        assert later_words == words, cell.source
-        assert later_numbers == pytest.approx(numbers, rel=0.1, abs=0.05), cell.source
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in LESSONS if SECOND in {cell.id for cell in read(name).cells}]
-)
-def test_the_second_sitting_needs_nothing_of_the_first_but_its_first_code(name):
-    cells = read(name).cells
-    [start] = [place for place, cell in enumerate(cells) if cell.id == SECOND]
-    assert list(complaints(run(code_cells(read(name))[0], *cells[start:]))) == []
-
-
-MISHAPS = {  # with "mishap" wherever a name is not defined or a text is told
-    "an error": "mishap",
-    "a print to stderr": "import sys; print('mishap', file=sys.stderr)",
-    "a warning": "import warnings; warnings.warn('mishap')",
-    "a library below Python": "import os; os.write(2, b'mishap')",
-    "interact": "widgets.interact(lambda n: mishap, n=(0, 0));",
-    "an output": "out = widgets.Output()\nwith out:\n    mishap\nout",
-    "an output that is not shown": "with widgets.Output():\n    mishap",
-    "an output in a box": "out = widgets.Output()\ndisplay(widgets.VBox([out]))\n"
-    "with out:\n    mishap",
-    "a warning in an output": "with widgets.Output():\n    warnings.warn('mishap')",
-    "a callback": "slider, out = widgets.IntSlider(), widgets.Output()\n"
-    "slider.observe(out.capture()(lambda change: mishap), 'value')\nslider.value = 1",
-    "an error shown by a lab": "try:\n    mishap\nexcept NameError:\n"
-    "    import traceback\n    box = widgets.HTML(traceback.format_exc())",
-    "a refusal of a lab": "box = widgets.HTML('<p role=\"alert\">mishap</p>')",
-}
-IMPORTS = "import ipywidgets as widgets\nfrom IPython.display import display"
-
-
-def test_no_mishap_stays_hidden_and_a_widget_without_one_is_no_reason_to_complain():
-    numbered = [
-        source.replace("mishap", f"mishap_{i}.") for i, source in enumerate(MISHAPS.values())
-    ]
-    fine = "widgets.interact(lambda n: display('fine'), n=(1, 3));"
-    ran = run(*map(new_code_cell, [IMPORTS, fine, *numbered]), patience=10)
-    found = [*complaints(ran)]
-    assert "fine" in str(ran.notebook.metadata.widgets[WIDGETS])
-    assert [name for i, name in enumerate(MISHAPS) if f"mishap_{i}." not in str(found)] == []
-    assert "fine" not in str(found)
-
-
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-@pytest.mark.parametrize("name", LESSONS[1:])
-def test_a_lab_is_followed_by_a_picture_that_needs_no_kernel(name):
-    cells = code_cells(run_lesson(name).notebook)
-    (lab,) = (
-        i for i, cell in enumerate(cells) if re.search(r"labs\.\w+_lab\([^)]*\)$", cell.source)
-    )
-    shown = [set(cell.outputs[-1].data) for cell in cells[lab : lab + 2]]
-    assert "application/vnd.jupyter.widget-view+json" in shown[0] - shown[1]
-    assert "<svg" in cells[lab + 1].outputs[-1].data["text/html"]
-
-
-@pytest.mark.parametrize("name", LESSONS[1:])
-def test_the_teaching_plan_has_a_question_before_each_picture_and_the_lab(name):
-    cells = code_cells(run_lesson(name).notebook)
-    seen = re.compile("<svg|_lab")
-    shown = [cell.id for cell in cells if seen.search(f"{cell.source} {cell.outputs}")]
-    plan = (ROOT / "docs/teaching" / name).with_suffix(".md").read_text(encoding="utf-8")
-    table = plan.partition("## Before each picture\n")[2].partition("\n## ")[0]
-    rows = [row.strip("|").split(" | ") for row in table.splitlines() if "#cell-id=" in row]
-    assert [re.search(r"#cell-id=([\w-]+)\)", row[0])[1] for row in rows] == shown
-    for row in rows:  # the picture, the question, what will be said, why, and the answer
-        assert len(row) == 5
-        assert all(map(str.strip, row))
-
-
 # The pages
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The folder of the site, of lessons that were run already; a warning is an error."""
-    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("site")
-    shutil.copytree(
-        ROOT, sources, ignore=shutil.ignore_patterns(".*", "_build"), dirs_exist_ok=True
-    )
-    for name in LESSONS:
-        lesson = read(name)
-        lesson.cells = run_lesson(name).notebook.cells
-        nbformat.write(lesson, sources / "notebooks" / name)
-    build("-D", "nb_execution_mode=off", "-W", "--keep-going", sources, folder).check_returncode()
-    return folder
-
-
-def build(*arguments):
-    command = [sys.executable, "-m", "sphinx", "-q", "-c", ROOT / "docs", *arguments]
-    return subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8")
 
 
 def test_make_site_runs_a_lesson_and_stops_at_an_error(tmp_path, monkeypatch):
@@ -645,7 +474,7 @@ def test_a_recorded_lab_shows_byte_for_byte_what_a_kernel_shows(page):
     cells = read(f"{Path(page.url).stem}.ipynb").cells
     [make] = filter(None, (opener_in(cell.source) for cell in cells))
     random = Random(0)
-    for _ in range(5):
+    for _ in range(3):
         live, path = make(), []
         kinds = {name: kind_of(control) for name, control in controls_of(live).items()}
         on_page = OnPage(page, kinds)
