@@ -100,9 +100,10 @@ class Recording:
 
     Args:
         make: opens the lab.
+        most: how many states may have all their moves, if it does not go everywhere.
     """
 
-    def __init__(self, make: Callable[[], Lab]):
+    def __init__(self, make: Callable[[], Lab], most: int = MOST):
         self.make, self.lab = make, make()
         self.rows: list[dict[str, str]] = [{} for _ in self.lab.children]  # name → kind
         self.views: dict[str, int] = {}
@@ -111,14 +112,14 @@ class Recording:
         self.hubs: list[int] = []
         opening = self._expand(())
         everywhere = prod(max(1, len(labels)) for (labels, *_), _ in opening.seen.values()) <= FEW
-        paths, most = deque(self._choices(opening)), MOST
+        paths = deque(self._choices(opening))
         while paths and (everywhere or len(self.hubs) < most):
             size = self.size if len(self.hubs) == 1 else 0
             hub = self._expand(paths.popleft())
             if hub and everywhere:
                 paths.extend(self._choices(hub, among=KINDS))
             elif size:  # the others will take as much as the second
-                most = min(MOST, 1 + (LARGEST - size) // max(1, self.size - size))
+                most = min(most, 1 + (LARGEST - size) // max(1, self.size - size))
 
     def seen(self) -> dict[str, tuple[Look, int]]:
         """What all controls look like, and where they stand."""
@@ -289,7 +290,7 @@ def record_labs(app, doctree):
     for cell, outputs in outputs_in(app, doctree):
         if make := opener_in(cell.source):
             name = f"{Path(app.env.docname).name}-{cell.id}"
-            app.recordings[name] = Recording(make).data
+            app.recordings[name] = Recording(make, app.config.recorded_states).data
             replace(outputs[-1], page_of(make(), name))
 
 
@@ -315,5 +316,6 @@ def write_recordings(app, failure):
 def setup(app):
     """Called by Sphinx."""
     app.recordings = {}
+    app.add_config_value("recorded_states", MOST, "html")
     app.connect("doctree-read", record_labs)
     app.connect("build-finished", write_recordings)

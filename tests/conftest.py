@@ -8,13 +8,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of torch, here and below: two workers kee
 
 import pytest
 import torch
-from building import build_site, common, once
+from building import build_site, common, once, run_lesson
 
 from normviz.picture import Picture
 from normviz.plots import Plot
 from tools import chromium as browsers
 from tools.jupyter import jupyterlab
-from tools.notebooks import read, run
 
 # What `make quick` leaves out: a browser, JupyterLab, Sphinx, a classroom, Binder, make, speed.
 # One worker takes a file as a whole, and those first that take longest.
@@ -67,10 +66,16 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ran_lesson(tmp_path_factory):
-    """Name → that lesson, run."""
+def ran(tmp_path_factory):
+    """Name → that lesson, run, and what was told again."""
     folder = common(tmp_path_factory)
-    return cache(lambda name: once(folder / f"{name}.ran", lambda: run(*read(name).cells)))
+    return cache(lambda name: once(folder / f"{name}.ran", lambda: run_lesson(name)))
+
+
+@pytest.fixture(scope="session")
+def ran_lesson(ran):
+    """Name → that lesson, run."""
+    return lambda name: ran(name)[0]
 
 
 @pytest.fixture(scope="session")

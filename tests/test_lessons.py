@@ -57,7 +57,7 @@ def test_run_all_meets_no_error_no_warning_and_no_refusal(name, ran_lesson):
 @every_lesson
 def test_a_lesson_fits_a_small_machine(name, ran_lesson):
     assert ran_lesson(name).megabytes < 450
-    assert ran_lesson(name).processor < 20  # of 15 wanted: on a busy machine all takes longer
+    assert ran_lesson(name).processor < 24  # of 15 wanted, and some cells have run twice
 
 
 def said_by(cell):
@@ -71,12 +71,11 @@ NUMBER = r"-?\d+(?:\.\d*)?(?:e-?\d+)?"
 
 
 @every_lesson
-def test_who_predicts_only_after_run_all_meets_what_was_to_be_predicted(name, ran_lesson):
-    telling = [cell for cell in read(name).cells if cell.metadata.get("tags") == ["hide-output"]]
-    first = {cell.id: cell for cell in ran_lesson(name).notebook.cells}
-    again = run(*read(name).cells, *[new_code_cell(cell.source) for cell in telling])
-    for cell, later in zip(telling, again.notebook.cells[-len(telling) :], strict=True):
-        (words, numbers), (later_words, later_numbers) = said_by(first[cell.id]), said_by(later)
+def test_who_predicts_only_after_run_all_meets_what_was_to_be_predicted(name, ran):
+    first, again = ran(name)
+    telling = [c for c in first.notebook.cells if c.metadata.get("tags") == ["hide-output"]]
+    for cell, later in zip(telling, again, strict=True):
+        (words, numbers), (later_words, later_numbers) = said_by(cell), said_by(later)
         assert later_words == words, cell.source
         assert later_numbers == pytest.approx(numbers, rel=0.1, abs=0.05), cell.source
 

@@ -21,7 +21,7 @@ from normviz import check, labs
 from normviz.exercises import EXERCISES, PREDICTIONS
 from normviz.labs.lab import WITHOUT_KERNEL
 from questions import Said
-from recording import controls_of, kind_of, opener_in, place_of, shared, step
+from recording import LARGEST, controls_of, kind_of, opener_in, place_of, shared, step
 from tools.notebooks import LESSONS, read
 
 try:
@@ -153,8 +153,9 @@ def test_a_lab_is_without_a_script_how_it_opens_and_a_line_that_tells_how_to_run
 @every_lesson_page
 def test_a_page_is_light_with_all_that_it_loads(name, site, look):
     names = [lab["data-recording"] for lab in look(name).select("[data-recording]")]
-    files = [site / name, *(site / f"_static/labs/{lab}.js" for lab in names)]
-    assert sum(len(gzip.compress(path.read_bytes())) for path in files) < 600_000
+    files = [site / f"_static/labs/{lab}.js" for lab in names]
+    assert all(len(gzip.compress(path.read_bytes())) < LARGEST for path in files)
+    assert len(gzip.compress((site / name).read_bytes())) + LARGEST < 600_000
 
 
 def test_what_views_have_in_common_is_written_once():
