@@ -125,7 +125,7 @@ class Recording:
         """What all controls look like, and where they stand."""
         found = {}
         for name, control in controls_of(self.lab).items():
-            hidden = control.layout.display == "none" or control.layout.visibility == "hidden"
+            hidden = control.layout.visibility == "hidden"
             labels = tuple(label for label, _ in positions_of(control))
             found[name] = (labels, control.disabled, hidden), place_of(control)
         return found

@@ -307,7 +307,7 @@ def test_only_a_layer_that_has_an_argument_has_its_control():
         (WINDOWS, False, False),
     ):
         lab.layer.value = name
-        shown = [c.layout.display != "none" for c in (lab.groups, lab.normalized_shape)]
+        shown = [c.layout.visibility != "hidden" for c in (lab.groups, lab.normalized_shape)]
         assert shown == [groups, last]
 
 

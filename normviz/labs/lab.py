@@ -241,8 +241,8 @@ class Lab(widgets.VBox):
             control = getattr(self, name)
             if hasattr(control, "options"):
                 check_choice(name, value, [choice for _, choice in labelled(control.options)])
-            low, high = self._ends.get(name, (value, value))
-            if not low <= value <= high:
+            low, high = self._ends.get(name, (None, None))
+            if low is not None and not low <= value <= high:
                 raise RuleBroken(f"{name} must be from {low:g} to {high:g}: got {value!r}.")
         return self.Setting(**values)
 
