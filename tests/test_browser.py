@@ -339,6 +339,7 @@ def test_every_control_of_a_lab_has_a_name_and_a_slider_says_where_it_stands(lab
     for slider in lab.locator(".widget-slider:visible").all():
         handle, shown = slider.get_by_role("slider"), slider.locator(".widget-readout")
         expect(handle).to_have_accessible_name(slider.locator(".widget-label").inner_text())
+        expect(handle).to_have_attribute("data-lm-suppress-shortcuts", "true")  # of Notebook 7
         before = handle.get_attribute("aria-valuetext")
         assert before == shown.text_content()
         handle.press("ArrowRight")

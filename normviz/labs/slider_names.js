@@ -16,6 +16,7 @@ function name(lab) {
     const handle = slider.querySelector("[role=slider]");
     handle.setAttribute("aria-label", label);
     handle.setAttribute("aria-valuetext", readout.textContent);
+    handle.setAttribute("data-lm-suppress-shortcuts", "true"); // arrow keys move it, and no cell
     readout.setAttribute("role", "textbox");
     readout.setAttribute("aria-label", `${label}, to type`);
   }
