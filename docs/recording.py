@@ -48,16 +48,15 @@ def controls_of(box) -> dict[str, widgets.Widget]:
 
 def kind_of(control) -> str:
     """What it is on a page."""
+    sliders = widgets.IntSlider | widgets.FloatSlider | widgets.FloatLogSlider
     kinds = {
         "button": widgets.Button,
         "check": widgets.Checkbox,
         "buttons": widgets.ToggleButtons,
-        "range": widgets.IntSlider | widgets.FloatSlider | widgets.FloatLogSlider,
-        "steps": widgets.SelectionSlider,
+        "range": sliders | widgets.SelectionSlider,
         "list": widgets.Dropdown,
     }
-    found = (kind for kind, of in kinds.items() if isinstance(control, of))
-    return next(found, "text").replace("steps", "range")
+    return next((kind for kind, of in kinds.items() if isinstance(control, of)), "text")
 
 
 def positions_of(control) -> list[tuple[Label, object]]:

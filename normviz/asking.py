@@ -111,10 +111,10 @@ def _measured(layer: nn.Module, found: Probe, told: Told, x: Tensor):
 
 def _named(layer: nn.Module, found: Probe, told: Told, x: Tensor):
     """Behind an activation nothing can be measured: what has the usual names, if that fits."""
-    sharing = told.plan.sharing.stat_shape(x.shape)
-    held = []
-    for name, seen in {"weight": found.weight, "bias": found.bias}.items():
-        held.append(getattr(layer, name, None) if seen else None)
-        if seen and getattr(held[-1], "numel", int)() != prod(sharing):
-            return None
-    return held
+    count = prod(told.plan.sharing.stat_shape(x.shape))
+    seen = {"weight": found.weight, "bias": found.bias}
+    held = [getattr(layer, name, None) if seen[name] else None for name in seen]
+    fits = (isinstance(t, Tensor) and t.numel() == count for t in held)
+    return (
+        held if all(fit or not seen[name] for fit, name in zip(fits, seen, strict=True)) else None
+    )
