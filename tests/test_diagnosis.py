@@ -351,6 +351,11 @@ def test_what_nobody_declares_is_found():
     assert {f.layer for f in diagnosis.findings if f.code == "idle-bias"} == {"1", "4"}
 
 
+def test_a_fold_into_a_layer_without_a_bias_gives_it_one():
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4))
+    assert "saves 13 stored numbers" in diagnose(model, table()).text
+
+
 def test_what_is_no_normalization_has_no_row():
     class ConvNorm(nn.Conv2d):  # as some blocks are called, which may hold a norm, or none
         pass

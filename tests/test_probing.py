@@ -390,6 +390,12 @@ def test_explain_asks_where_nothing_is_known(name):
         torch.testing.assert_close(explained.expected, precise(output), rtol=1e-4, atol=1e-5)
 
 
+def test_what_stands_still_in_training_is_not_said_to_move():
+    explained = explain(trained(Frozen(3)).train(), random(*IMAGES))
+    assert not explained.tracks
+    assert ", then " not in repr(explained)
+
+
 def test_a_number_goes_the_way_that_was_found():
     make, _ = FOUND["ε outside the root"]
     text = explain(*make()).picture(show="normalized").text
