@@ -76,9 +76,12 @@ class RecordedLab {
       const [labels, disabled, hidden] = this.look(state, nth);
       input.show(labels, stands[nth]?.[1] ?? 0, disabled || !this.movesOf(input), hidden);
     });
-    const [words, body] = this.views.at(view);
-    this.lab.querySelector(".nv-words").innerHTML = words;
-    this.lab.querySelector(".nv-body").innerHTML = body;
+    this.views.at(view).forEach((html, nth) => {
+      const [old] = this.lab.querySelectorAll([".nv-words", ".nv-body"][nth]);
+      const made = old.cloneNode();
+      made.innerHTML = html;
+      change(old, made);
+    });
   }
 }
 
@@ -205,6 +208,23 @@ function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
+}
+
+// Make a node what another one is, and touch only what differs: what is scrolled stays so, and a
+// style that is new would have the whole page laid out anew.
+function change(node, made) {
+  const names = [node, made].map((it) => it.getAttributeNames?.().join());
+  if (node.nodeName !== made.nodeName || names[0] !== names[1]) return node.replaceWith(made);
+  if (node.nodeValue !== made.nodeValue) node.nodeValue = made.nodeValue;
+  for (const { name, value } of made.attributes ?? []) {
+    if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  }
+  const children = [...made.childNodes];
+  while (node.childNodes.length > children.length) node.lastChild.remove();
+  children.forEach((child, nth) => {
+    if (nth < node.childNodes.length) change(node.childNodes[nth], child);
+    else node.append(child);
+  });
 }
 
 // A recording is loaded when its lab comes near.

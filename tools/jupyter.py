@@ -16,6 +16,8 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[1]
 SETTINGS = json.loads((ROOT / "binder/overrides.json").read_text(encoding="utf-8"))
 OPTIONS = "--no-browser --ip=127.0.0.1 --port=0 --allow-root --expose-app-in-browser"
+OPTIONS += " --JupyterNotebookApp.expose_app_in_browser=True"
+LAB, NOTEBOOK = "lab/workspaces/{0}/tree/{0}.ipynb", "notebooks/{0}.ipynb"  # addresses of the two
 FOLDERS = {
     "IPYTHONDIR": "ipython",
     "JUPYTER_CONFIG_DIR": "config",
@@ -88,20 +90,21 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def visit(page, server: dict, notebook: NotebookNode) -> None:
+def visit(page, server: dict, notebook: NotebookNode, where: str = LAB) -> None:
     """Open a notebook, as a new file, and wait until its kernel is ready; nothing has run yet.
 
     Args:
         page: Of playwright's.
         server: What a JupyterLab says about itself; the notebook is written to its folder.
         notebook: With a kernelspec, or a dialog asks for one.
+        where: In JupyterLab, or in Notebook 7 if that is installed.
     """
     folder = Path(server["root_dir"])
     number = len([*folder.glob("*.ipynb")])
     name = f"{number}.ipynb"
     nbformat.write(notebook, folder / name)
     page.set_default_timeout(60_000)
-    page.goto(f"{server['url']}lab/workspaces/{number}/tree/{name}?token={server['token']}")
+    page.goto(f"{server['url']}{where.format(number)}?token={server['token']}")
     page.wait_for_function(IDLE, arg=name)
 
 
