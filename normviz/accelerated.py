@@ -180,14 +180,14 @@ def apply(x, y, weight, bias, near, mean, var, axes, eps, is_off=False) -> None:
     for x_, y_, *others in cut(axes, x, y, near, scale, shift, weight, bias):
         near_, scale_, shift_, weight_, bias_ = others
         if near is None:
-            scale_into(y_, x_, scale_, shift_)
-            scale_and_shift(y_, None, bias_)
+            scale_and_shift(x_, scale_, shift_, y_)
+            scale_and_shift(y_, None, bias_, y_)
             continue
         out = y_
         if not is_off:
             out = torch.sub(x_, near_, out=y_) if y.dtype == near.dtype else x_ - near_
-        scale_and_shift(out, scale_, shift_)
-        scale_and_shift(out, weight_, bias_)
+        scale_and_shift(out, scale_, shift_, out)
+        scale_and_shift(out, weight_, bias_, out)
         if out is not y_:
             y_.copy_(out)
 
@@ -197,23 +197,15 @@ def _is_small(one: Tensor, other: Tensor, x: Tensor) -> bool:
     return 8 * prod(map(max, one.shape, other.shape)) <= x.numel()
 
 
-def scale_and_shift(y, scale, shift) -> None:
-    """In place."""
+def scale_and_shift(x, scale, shift, y) -> None:
+    """y = x·scale + shift; it may be x itself."""
     if scale is not None and shift is not None and _runs_along(scale):
-        torch.addcmul(shift, y, scale, out=y)  # in one step; elsewhere, that takes longer than two
+        torch.addcmul(shift, x, scale, out=y)  # in one step; elsewhere, that takes longer than two
         return
     if scale is not None:
-        y *= scale
+        torch.mul(x, scale, out=y)
     if shift is not None:
         y += shift
-
-
-def scale_into(y, x, scale, shift) -> None:
-    """x·scale + shift."""
-    if _runs_along(scale):
-        torch.addcmul(shift, x, scale, out=y)
-    else:
-        torch.mul(x, scale, out=y).add_(shift)
 
 
 def _runs_along(scale: Tensor) -> bool:
@@ -271,7 +263,7 @@ def pull_back(
             out = out if weight_ is None else out.mul_(weight_)
         else:
             out = off if len(parts) == 1 else _less(x_, near, dx_)
-            scale_and_shift(out, through_y, through_1)
+            scale_and_shift(out, through_y, through_1, out)
             if weight_ is None and grad_.dtype == dtype and _runs_along(gain):
                 torch.addcmul(out, grad_, gain, out=out)
             else:

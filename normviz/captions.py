@@ -1,6 +1,7 @@
 """What an explanation says: the captions of its picture, its notes, and its table."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -45,11 +46,12 @@ def draw_explanation(explained, by: str, show: str, lit: int | None) -> Picture:
         if explained.weight is None and explained.bias is None:
             what = "no weight"
     elif by in parts:
-        reduction, caption = parts[by].reduction.of_any_size(), captions.of_part(parts[by])
+        reduction = parts[by].reduction.of_any_size()
+        caption = partial(captions.of_part, parts[by])
         what = f"{by} mean {reduction}"
     else:
         reduction = explained.reduction
-        caption = captions.of_statistic if show == "input" else captions.of_step(show)
+        caption = captions.of_statistic if show == "input" else partial(captions.of_step, show)
         kind, kept = plan.symbols[0][1], ", ".join(reduction.kept)
         what = f"mixed {kind}, one per {kept}" if parts else f"{kind} {reduction}"
         if explained.source == "running":
@@ -101,31 +103,22 @@ class Captions:
                 lines += (f"unbiased, to be stored: {unbiased}",)
         return Caption(values, lines)
 
-    def of_part(self, part) -> Callable[[int], Caption]:
-        """Captions of the slices of one of several mixed statistics."""
+    def of_part(self, part, label: int) -> Caption:
+        """Of a slice of one of several mixed statistics."""
+        values, lines = self._values(part.mean, part.var, label), ("a running statistic",)
+        if part.source == "batch":
+            lines = self._spell_sums(part.reduction, label, values)
+        pairs = zip(part.shares, values, strict=True)
+        shares = (f"{five_digits(float(share))} of {symbol}" for share, (symbol, *_) in pairs)
+        return Caption(values, (*lines, f"its shares: {' and '.join(shares)}"))
 
-        def caption(label: int) -> Caption:
-            values = self._values(part.mean, part.var, label)
-            lines = ("a running statistic",)
-            if part.source == "batch":
-                lines = self._spell_sums(part.reduction, label, values)
-            pairs = zip(part.shares, values, strict=True)
-            shares = (f"{five_digits(float(share))} of {symbol}" for share, (symbol, *_) in pairs)
-            return Caption(values, (*lines, f"its shares: {' and '.join(shares)}"))
-
-        return caption
-
-    def of_step(self, show: str) -> Callable[[int], Caption]:
-        """Captions that follow the first number of a slice."""
-
-        def caption(label: int) -> Caption:
-            way = Way(self.explained, self.explained.reduction.first(label, self.shape))
-            lines = (way.spell_normalized(),)
-            if show == "output" and self.plan.scaled:
-                lines += (way.spell_output(),)
-            return Caption(self._values(self.told.mean, self.told.var, label), lines)
-
-        return caption
+    def of_step(self, show: str, label: int) -> Caption:
+        """Of a slice, following its first number."""
+        way = Way(self.explained, self.explained.reduction.first(label, self.shape))
+        lines = (way.spell_normalized(),)
+        if show == "output" and self.plan.scaled:
+            lines += (way.spell_output(),)
+        return Caption(self._values(self.told.mean, self.told.var, label), lines)
 
     def of_weight(self, label: int) -> Caption:
         """Of numbers that meet the same weight and bias."""

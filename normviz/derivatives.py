@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from normviz.captions import call_of
+from normviz.evidence import reason_of
 from normviz.explanation import Explanation, explain
 from normviz.formula import precise
 from normviz.looking import untouched
@@ -57,8 +58,7 @@ def running(layer: nn.Module, x: torch.Tensor) -> Iterator["Run"]:
             leaf = x.detach().to("cpu", torch.float64, copy=True).requires_grad_()
             y = layer(leaf.clone())
         except Exception as error:
-            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
-            raise RefusedInput(f"{call_of(layer)} does not take x: {reason}.") from error
+            raise RefusedInput(f"{call_of(layer)} does not take x: {reason_of(error)}.") from error
         _check_output(type(layer).__name__, y)
         has_places = explained and explained.source != "weight" and y.shape == x.shape
         yield Run(layer, leaf, y, explained if has_places else None)

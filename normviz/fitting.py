@@ -18,25 +18,16 @@ FAR = 1e6  # a scale at which no ε matters
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula to be held against outputs.
+    """A formula to be held against outputs; what is None is not known, but for ``inside``."""
 
-    Attributes:
-        over: which numbers share a statistic.
-        centred, scaled, summed: as in a plan.
-        correction: what is taken off the count; None if that is not known.
-        eps: a number, or one per slice; None if that is not known.
-        inside: True inside the root, False outside, None if ε is the least that can divide.
-        square: whether the mean square divides, whatever is subtracted.
-    """
-
-    over: Reduction
-    centred: bool = True
+    over: Reduction  # which numbers share a statistic
+    centred: bool = True  # as in a plan
     scaled: bool = True
     summed: bool = False
-    correction: int | None = 0
-    eps: float | Tensor | None = 0.0
-    inside: bool | None = True
-    square: bool = False
+    correction: int | None = 0  # what is taken off the count
+    eps: float | Tensor | None = 0.0  # a number, or one per slice
+    inside: bool | None = True  # the root; None if ε is the least that can divide
+    square: bool = False  # whether the mean square divides, whatever is subtracted
 
     def factor(self, count: int) -> float:
         """What the mean of so many squares is multiplied by."""
@@ -183,19 +174,12 @@ def find_activation(bench: Bench, slope: float) -> str | None:
 
 @dataclass(frozen=True)
 class Stored:
-    """The buffers that move in training.
+    """The buffers that move in training."""
 
-    Attributes:
-        kinds: what moves into each.
-        momentum: the weight of the batch; None for the plain average.
-        running: what there is one per; None if nothing is known of them.
-        lost: those that are no buffers, so that no state_dict holds them.
-    """
-
-    kinds: dict[str, str]
-    momentum: float | None = None
-    running: str | None = None
-    lost: tuple[str, ...] = ()
+    kinds: dict[str, str]  # what moves into each
+    momentum: float | None = None  # the weight of the batch; None for the plain average
+    running: str | None = None  # what there is one per; None if nothing is known of them
+    lost: tuple[str, ...] = ()  # those that are no buffers, so that no state_dict holds them
 
     @property
     def text(self) -> str:

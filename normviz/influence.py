@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from normviz.derivatives import Run
-from normviz.words import count_odd, five_digits, name_slice, number_of
+from normviz.words import count_odd, five_digits, name_slice, number_of, signed
 
 MOVERS = 3  # the inputs that are named, of those that move an output most
 
@@ -30,7 +30,7 @@ class Influence:
     def _say(self) -> Iterator[str]:
         """Its own derivative, those of its slice, their sum, and those outside."""
         if self.has_own:
-            yield f"Its own input: ∂y/∂x = {_signed(self.row[self.output])}."
+            yield f"Its own input: ∂y/∂x = {signed(self.row[self.output])}."
         yield from self._of_slice() if self.run.explained else self._of_any()
 
     def _of_slice(self) -> Iterator[str]:
@@ -47,11 +47,11 @@ class Influence:
             yield f"The {count} of {name}: {_range(others)}."
             total = _sum(inner)
             stays = f" If all of {name} rise by the same amount, y stays."
-            yield f"Added up: {_signed(total)}.{stays if inner.any() and not total else ''}"
+            yield f"Added up: {signed(total)}.{stays if inner.any() and not total else ''}"
         if run.normalized is not None and inner.any():
             total = _sum(inner * run.normalized[inside])
             more = "; with ε = 0 it would be 0" if total and run.vanishes else ""
-            yield f"Each times its x̂, added up: {_signed(total)}{more}."
+            yield f"Each times its x̂, added up: {signed(total)}{more}."
         if strays:
             yield f"{strays:,} of the {rest} outside {name} move it all the same."
         elif not run.slices:
@@ -64,7 +64,7 @@ class Influence:
         if moving.size:
             verb = "moves" if moving.size == 1 else "move"
             yield f"{number_of(moving.size, 'input')} {verb} it: {_range(moving)}."
-            yield f"Added up: {_signed(_sum(moving))}."
+            yield f"Added up: {signed(_sum(moving))}."
         if still:
             yield f"{'The other ' * bool(moving.size)}{number_of(still, 'input')}: by 0."
 
@@ -74,7 +74,7 @@ class Influence:
         size = np.where(np.isfinite(self.row), np.abs(self.row), 0)
         some = np.argpartition(size, -min(MOVERS, size.size))[-MOVERS:]
         most = sorted(some[size[some] > 0].tolist(), key=lambda at: (-size[at], at))
-        movers = ", ".join(f"{_place(at, self.run.x.shape)} {_signed(self.row[at])}" for at in most)
+        movers = ", ".join(f"{_place(at, self.run.x.shape)} {signed(self.row[at])}" for at in most)
         return f"o{self.name[1:]}. {' '.join(self.lines)}{' Most: ' * bool(most)}{movers}"
 
 
@@ -88,16 +88,7 @@ def _sum(terms: np.ndarray) -> float:
     return 0.0 if abs(total) <= 1e-9 * float(np.abs(terms).sum()) else total
 
 
-def _signed(number: float) -> str:
-    """A number with its sign, to five digits.
-
-    >>> _signed(0.25), _signed(-0.25), _signed(0.0)
-    ('+0.25', '−0.25', '0')
-    """
-    return "+" * bool(number > 0) + five_digits(number)
-
-
 def _range(numbers: np.ndarray) -> str:
-    low, high = _signed(numbers.min()), _signed(numbers.max())
+    low, high = signed(numbers.min()), signed(numbers.max())
     same = f"each {low}" if numbers.size > 1 else low
     return same if low == high else f"from {low} to {high}"

@@ -14,21 +14,10 @@ from torch import nn
 
 from normviz.captions import call_of, title_of
 from normviz.derivatives import Run, jacobian_of, running
-from normviz.grid import CELL_HEIGHT, DIRECTIONS, places
+from normviz.grid import CELL_HEIGHT, DIRECTIONS
 from normviz.influence import Influence
 from normviz.picture import Picture
-from normviz.slices import (
-    LINE,
-    LINE_LETTER,
-    TITLE_LETTER,
-    choose_grid,
-    draw_gaps,
-    draw_headers,
-    facts_on,
-    has_header,
-    left_margin,
-    spell_cut,
-)
+from normviz.slices import LINE, LINE_LETTER, TITLE_LETTER, Grid, facts_on, spell_cut
 from normviz.svg import (
     ANY_LIT,
     SELECT_LIT,
@@ -122,29 +111,13 @@ def _name(run: Run) -> str:
     return call_of(run.layer) + (mode if matters else "")
 
 
-class _Grid:
-    """Where the drawn numbers of a tensor stand."""
+class _Grid(Grid):
+    """The drawn numbers of a tensor, each with its flat index."""
 
-    def __init__(self, numbers: np.ndarray, names, width: int, height: int, most: int):
-        self.axes, self.cell_width, self.texts = choose_grid(numbers, names, width, height, most)
-        shown = np.ix_(*(axis.shown for axis in self.axes))
-        self.at = np.arange(numbers.size).reshape(numbers.shape)[shown].ravel().tolist()
-        across = [axis for axis in self.axes if axis.across]
-        self.headers = LINE * sum(has_header(axis, len(self.axes)) for axis in across)
-        self.width = left_margin(self.axes) + max(axis.extent for axis in across)
-        self.cell_height = height
-        self.height = max((axis.extent for axis in self.axes if not axis.across), default=height)
-
-    def place(self, x: int, y: int) -> None:
-        """Where the margin begins, and the cells."""
-        self.left, self.right = x + left_margin(self.axes), x + self.width
-        self.top, self.bottom = y, y + self.height
-        self.cells = [(self.left + right, y + down) for right, down in places(self.axes)]
-
-    def draw_frame(self) -> Iterator[str]:
-        """Names of positions, and gaps."""
-        yield from draw_headers(self.axes, self.left, self.top)
-        yield from draw_gaps(self.axes, self.left, self.top, self.bottom)
+    def __init__(self, numbers: np.ndarray, *names_and_sizes):
+        super().__init__(numbers, *names_and_sizes)
+        every = np.arange(numbers.size).reshape(numbers.shape)
+        self.at = every[self.shown].ravel().tolist()
 
     def draw_title(self, title: str, look: str = "nv-name") -> str:
         """What stands above all of it."""
@@ -244,8 +217,10 @@ class _Page:
         ]
         drawn = [
             outputs.draw_title("Outputs y"),
-            *outputs.draw_frame(),
-            *inputs.draw_frame(),
+            *outputs.draw_headers(),
+            *outputs.draw_gaps(),
+            *inputs.draw_headers(),
+            *inputs.draw_gaps(),
             f'<g transform="translate(14 {self.legend})">{LEGEND}</g>',
             '<g class="nv-outputs">',
             *(f'<rect class="nv-pale" x="{x}" y="{y}" {size}/>' for x, y in inputs.cells),

@@ -13,38 +13,18 @@ Sizes = tuple[tuple[str, int], ...]  # of named axes, in alphabetical order
 
 @dataclass(frozen=True)
 class Layout:
-    """The axes of one array under one pattern.
+    """The axes of one array under one pattern."""
 
-    Attributes:
-        shape: of the array.
-        groups: names and sizes, one group per axis of the array.
-        split: the shape with every group taken apart.
-        pooled: positions in ``split``.
-        runs: the pooled positions, those that are neighbours together, the innermost first.
-        count: how many numbers feed each statistic.
-        stat_shape: of the statistics.
-        axis_names: one per axis of the array; for a group, the last one that is pooled.
-        kept_names: one per axis of the statistics.
-        aligned: ``split``, with 1 for every pooled axis.
-        grouped: ``aligned``, with full groups; empty if there is no group.
-        merged: ``grouped``, with the groups put together again.
-        cuts: axes of the array along which it can be cut without dividing a slice, each with its
-            axis of the statistics.
-    """
-
-    shape: tuple[int, ...]
-    groups: tuple[Sizes, ...]
-    split: tuple[int, ...]
-    pooled: tuple[int, ...]
-    runs: tuple[tuple[int, ...], ...]
-    count: int
-    stat_shape: tuple[int, ...]
-    axis_names: tuple[str, ...]
-    kept_names: tuple[str, ...]
-    aligned: tuple[int, ...]
-    grouped: tuple[int, ...]
-    merged: tuple[int, ...]
-    cuts: dict[int, int]
+    shape: tuple[int, ...]  # of the array
+    groups: tuple[Sizes, ...]  # names and sizes, one group per axis of the array
+    split: tuple[int, ...]  # the shape with every group taken apart
+    pooled: tuple[int, ...]  # positions in ``split``
+    runs: tuple[tuple[int, ...], ...]  # of these, neighbours together, the innermost first
+    count: int  # how many numbers feed each statistic
+    stat_shape: tuple[int, ...]  # of the statistics
+    axis_names: tuple[str, ...]  # of the array's; for a group, the last one that is pooled
+    kept_names: tuple[str, ...]  # one per axis of the statistics
+    aligned: tuple[int, ...]  # ``split``, with 1 for every pooled axis
 
 
 @lru_cache(maxsize=1024)
@@ -75,11 +55,8 @@ def lay_out(pattern: str, given: Sizes, shape: tuple[int, ...]) -> Layout:
     names = [name for group in groups for name, _ in group]
     split = tuple(size for group in groups for _, size in group)
     is_kept = [name in kept for name in names]
-    kept_names = tuple(name for name in names if name in kept)
     positions = groupby(range(len(split)), is_kept.__getitem__)
     runs = tuple(tuple(run) for keep, run in positions if not keep)[::-1]
-    aligned = tuple(size if keep else 1 for size, keep in zip(split, is_kept, strict=True))
-    has_groups = any(len(group) > 1 for group in groups)
     return Layout(
         shape=shape,
         groups=groups,
@@ -92,26 +69,9 @@ def lay_out(pattern: str, given: Sizes, shape: tuple[int, ...]) -> Layout:
             next((name for name, _ in reversed(group) if name not in kept), group[-1][0])
             for group in groups
         ),
-        kept_names=kept_names,
-        aligned=aligned,
-        grouped=tuple(_sizes(groups, kept)) if has_groups else (),
-        merged=tuple(
-            size if len(group) > 1 or group[0][0] in kept else 1
-            for group, size in zip(groups, shape, strict=True)
-        ),
-        cuts={
-            axis: kept_names.index(group[0][0])
-            for axis, group in enumerate(groups)
-            if len(group) == 1 and group[0][0] in kept and group[0][0] not in dict(given)
-        },
+        kept_names=tuple(name for name in names if name in kept),
+        aligned=tuple(size if keep else 1 for size, keep in zip(split, is_kept, strict=True)),
     )
-
-
-def _sizes(groups, kept):
-    """Full sizes in groups; elsewhere, 1 for what is pooled."""
-    for group in groups:
-        for name, size in group:
-            yield size if len(group) > 1 or name in kept else 1
 
 
 def _take_apart(pattern: str, given: Sizes, group: tuple[str, ...], size: int) -> Sizes:

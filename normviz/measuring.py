@@ -65,13 +65,8 @@ class Call:
         return f"{self.plan.axes} -> {self.plan.statistic}".strip() if self.plan else "?"
 
 
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What a layer pools in the mode that it is in, as far as anybody knows."""
-
-    plan: Plan | None
-    stored: bool = False  # whether running statistics normalize
-    found: Probe | None = None  # where the plan was not declared but found
+# Of a layer: its plan; whether running statistics normalize; what was found if it declares none.
+Known = tuple[Plan | None, bool, Probe | None]
 
 
 def know(part: nn.Module, x: torch.Tensor) -> Known:
@@ -80,7 +75,8 @@ def know(part: nn.Module, x: torch.Tensor) -> Known:
         cls, plan = declared(part, x.ndim)
         if cls is None or type(part).forward is cls.forward:
             fits = plan.normalizes == "input" and plan.reduction.count(x.shape)
-            return Known(plan, stored_statistics(part, plan) is not None) if fits else Known(None)
+            stored = fits and stored_statistics(part, plan) is not None
+            return plan if fits else None, bool(stored), None
     except ValueError:
         pass
     twin = twin_of(part)
@@ -89,9 +85,9 @@ def know(part: nn.Module, x: torch.Tensor) -> Known:
     try:
         found = probe(twin, x)
     except ValueError:  # it takes more than x
-        return Known(None)
+        return None, False, None
     plan = plan_of_found(twin, found)
-    return Known(plan, plan is not None and not found.pooled, found)
+    return plan, plan is not None and not found.pooled, found
 
 
 def alike(part: nn.Module, x: torch.Tensor) -> tuple[tuple, tuple]:

@@ -267,7 +267,7 @@ def batch(*spaces: int, strict: bool = True) -> Method:
     def plan(layer, ndim: int) -> Plan:
         own_check = getattr(type(layer), "_check_input_dim", None)
         if spaces and getattr(own_check, "__module__", "torch").startswith(("torch", "normviz")):
-            axes = _axes_of(layer, ndim, [_channels_first(space + 2) for space in spaces])
+            axes = _axes_of(layer, ndim, [channels_first(space + 2) for space in spaces])
         else:
             axes = _channels_and_any(layer, ndim)
         return Plan(axes, statistic="c", weight="c", sizes=_channels(layer, strict), running="c")
@@ -342,7 +342,7 @@ def _axes_of(layer, ndim: int, allowed: list[str]) -> str:
 def _channels_and_any(layer, ndim: int) -> str:
     if ndim < 2:
         raise _other_axes(layer, "(N, C, …)", ndim)
-    return _channels_first(ndim)
+    return channels_first(ndim)
 
 
 def _other_axes(layer, wanted: str, ndim: int) -> ValueError:
@@ -350,7 +350,8 @@ def _other_axes(layer, wanted: str, ndim: int) -> ValueError:
     return ValueError(f"{type(layer).__name__} takes inputs of shape {wanted}: got one with {got}.")
 
 
-def _channels_first(ndim: int) -> str:
+def channels_first(ndim: int) -> str:
+    """The names of so many axes, two or more: ``"n c h w"``."""
     behind = SPACE[ndim - 2] if ndim < 6 else " ".join(f"a{i}" for i in range(2, ndim))
     return f"n c {behind}".strip()
 

@@ -231,10 +231,7 @@ class _Probing:
                 return tuple(name.replace(" ", "_") for name in axes)
         if ndim == 3 and slices.pooled == (frozenset({2}),):
             return "n", "t", "c"
-        if ndim < 2:
-            return ("c",) * ndim
-        behind = plans.SPACE[ndim - 2].split() if ndim < 6 else [f"a{i}" for i in range(2, ndim)]
-        return "n", "c", *behind
+        return tuple(plans.channels_first(ndim).split()) if ndim > 1 else ("c",) * ndim
 
     # What is done with a slice
 

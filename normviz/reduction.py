@@ -295,9 +295,7 @@ class Reduction:
                 f"stat must have shape {layout.stat_shape} for an input of shape {tuple(shape)} "
                 f"under {self.pattern!r}: got {tuple(stat.shape)}."
             )
-        if layout.grouped:  # first along the names of a group, which then merge into one axis
-            stat = _broadcast(stat.reshape(layout.aligned), layout.grouped)
-        return _broadcast(stat.reshape(layout.merged), layout.shape)
+        return _broadcast(stat.reshape(layout.aligned), layout.split).reshape(layout.shape)
 
     def layout(self, shape) -> Layout:
         """What the pattern makes of a shape."""
@@ -312,17 +310,6 @@ class Reduction:
         ('n', 'c')
         """
         return self.layout(shape).axis_names
-
-    def cuts(self, shape: tuple[int, ...]) -> dict[int, int]:
-        """Axes along which an array can be cut into parts without dividing a slice.
-
-        Returns:
-            For each such axis of the array, that axis of its statistics.
-
-        >>> Reduction("n c h w -> c").cuts((4, 3, 5, 5)), Reduction("n t c -> n t").cuts((8, 9, 4))
-        ({1: 0}, {0: 0, 1: 1})
-        """
-        return self.layout(shape).cuts
 
     def locate(self, label: int, shape: tuple[int, ...]) -> dict[str, int]:
         """Where a statistic stands: the position on each kept axis that its label stands for.

@@ -1,8 +1,9 @@
 """The slice picture: every number of a tensor, in a group with all that share its statistic."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 from math import isfinite, prod
 
@@ -28,6 +29,7 @@ from normviz.words import (
 LETTER, LINE_LETTER, TITLE_LETTER, LINE = 6.8, 7.8, 9, 18
 CHIP_HEIGHT = 52
 PAGE_WIDTH, MAX_CHIPS = 760, 16
+QUIET = "#eee"  # of a cell that does not move
 ALL = Reduction("... ->")
 HINT = "Point at a number, or press Tab, to see what it shares."
 
@@ -75,23 +77,22 @@ def draw_slices(
     reduction.stat_shape(x.shape)  # says if x does not fit
     if x.ndim not in DIRECTIONS:
         raise ValueError(f"x must have 1 to 5 axes to be drawn: got {x.ndim}.")
-    title = str(title or f"Mean {reduction}")
-    title = title if len(title) <= 80 else title[:79] + "…"
-    page = _Page(x, reduction, title, caption or caption_statistics(x, reduction), notes)
+    caption = caption or partial(caption_statistics, x, reduction)
+    page = Page(x, reduction, str(title or f"Mean {reduction}"), caption, notes)
     if lit is not None and lit not in [*page.cells]:
         raise ValueError(f"lit must be the label of a drawn slice: got {lit!r}.")
     return page.draw(lit)
 
 
-class _Page:
+class Page:
     """What is written and drawn, and where: heading, chips, arithmetic, headers, cells."""
 
     def __init__(self, x, reduction: Reduction, title: str, caption, notes):
-        self.axes, self.cell_width, texts = choose_grid(x, reduction.name_axes(x.shape))
-        shown = [axis.shown for axis in self.axes]
-        labels = reduction.labels(x.shape, at=shown)
-        numbers = x[np.ix_(*shown)]
-        self.cells = _cells_by_label(self.axes, numbers, texts, labels)
+        self.grid = Grid(x, reduction.name_axes(x.shape))
+        numbers, shown = x[self.grid.shown], [axis.shown for axis in self.grid.axes]
+        self.strengths = _strengths(numbers)
+        self.index = [",".join(map(str, at)) for at in product(*shown)]
+        self.cells = _by_label(reduction.labels(x.shape, at=shown))
         self.names = {label: name_slice(reduction, label, x.shape) for label in self.cells}
         self.marks = {label: style_of(reduction, label, x.shape) for label in self.cells}
         self.captions = {label: caption(label) for label in self.cells}
@@ -100,28 +101,17 @@ class _Page:
         if notes is None:
             whole = numbers.size == x.size
             notes = note_odd_numbers("x", numbers, whole, self.captions.values())
-        left_out = _notes(self.axes, len(self.cells), slices)
-        self.title, self.head = title, [facts_on(x, reduction), *left_out, *notes]
+        left_out = _notes(self.grid.axes, len(self.cells), slices)
+        self.title = title if len(title) <= 80 else title[:79] + "…"
+        self.head = [facts_on(x, reduction), *left_out, *notes]
 
-        self.left = left_margin(self.axes)
         self.said_top = 44 + LINE * len(self.head)
         lines = max(len(caption.lines) for caption in self.captions.values())
         lines += len(self.cells) > MAX_CHIPS
+        self.left = self.grid.margin
         self.chips = _Chips(self, top=self.said_top + LINE * lines)
-        headers = sum(axis.across and has_header(axis, len(self.axes)) for axis in self.axes)
-        self.top = self.chips.bottom + LINE * headers + 12  # of the cells
-
-    @property
-    def bottom(self) -> int:
-        """Of the cells."""
-        down = (axis.extent for axis in self.axes if not axis.across)
-        return self.top + max(down, default=CELL_HEIGHT)
-
-    @property
-    def right(self) -> float:
-        """Of cells and chips."""
-        cells = self.left + max(axis.extent for axis in self.axes if axis.across)
-        return max(self.chips.right, cells) + 10
+        self.grid.place(0, self.chips.bottom + self.grid.headers + 12)
+        self.right = max(self.chips.right, self.grid.right) + 10
 
     @property
     def words_right(self) -> float:
@@ -131,52 +121,70 @@ class _Page:
         longest = LINE_LETTER * max(map(len, lines)), TITLE_LETTER * max(map(len, names))
         return self.left + max(longest) + 10
 
-    def draw(self, lit: int | None) -> Picture:
+    def draw(self, lit: int | None, moves: np.ndarray | None = None, ringed=None) -> Picture:
+        """The picture: what does not move has no colour, and one number may have a ring."""
+        if moves is not None:
+            self.strengths = [
+                strength if moves[tuple(map(int, at.split(",")))] else None
+                for at, strength in zip(self.index, self.strengths, strict=True)
+            ]
+        ring, at = "", ",".join(map(str, ringed or ()))
+        if at in self.index:
+            place = self.grid.cells[self.index.index(at)]
+            ring = rings(*place, self.grid.cell_width, CELL_HEIGHT)
         head = [
             svg_text(self.left, 20, self.title, "nv-title"),
             *(svg_text(self.left, 40 + LINE * i, line) for i, line in enumerate(self.head)),
             svg_text(self.left, self.said_top, HINT, "nv-hint"),
         ]
         drawn = [
-            *draw_headers(self.axes, self.left, self.top),
+            *self.grid.draw_headers(),
             *(self._draw_slice(label, lit=label == lit) for label in self.cells),
-            *draw_gaps(self.axes, self.left, self.top, self.bottom),
+            *self.grid.draw_gaps(),
         ]
-        part = svg_part(0, self.chips.top - 4, self.right, self.bottom + 10, drawn)
-        right, bottom = max(self.right, self.words_right), self.bottom + 10
+        right, bottom = max(self.right, self.words_right), self.grid.bottom + 10
+        part = svg_part(0, self.chips.top - 4, self.right, bottom, drawn)
         spelled = (f"{self.names[k]}: {'; '.join(self.captions[k].lines)}" for k in self.cells)
         spoken = f"{self.title}. {self.head[0]}"
         return Picture(
-            svg=svg_page(right, bottom, spoken, head, [part], lit=lit is not None),
+            svg=svg_page(right, bottom, spoken, head, [part, ring], lit=lit is not None),
             text="\n".join([self.title, *self.head, *spelled]),
         )
 
     def _draw_slice(self, label: int, *, lit: bool) -> str:
-        caption, mark = self.captions[label], self.marks[label]
+        caption = self.captions[label]
         values = ", ".join(f"{word} {five_digits(value)}" for _, word, value in caption.values)
-        cells = _draw_cells(self.cells[label], mark, self.cell_width, self.left, self.top)
         named = [] if self.chips.all else [(self.chips.texts[label], "nv-lit nv-name")]
         said = [*named, *((line, "nv-lit nv-line") for line in caption.lines)]
         spoken = f"{self.names[label]}, {self.count}: {values}"
         parts = [
-            *cells,
+            *self._draw_cells(label),
             *self.chips.draw(label),
             *(svg_text(self.left, self.said_top + LINE * i, *it) for i, it in enumerate(said)),
         ]
         return svg_slice(label, spoken, parts, details="; ".join(caption.lines), lit=lit)
 
+    def _draw_cells(self, label: int) -> Iterator[str]:
+        grid, mark, width, dashes = self.grid, self.marks[label], self.grid.cell_width, []
+        for nth in self.cells[label]:
+            x, y = grid.cells[nth]
+            fill = QUIET if self.strengths[nth] is None else tint(mark, self.strengths[nth])
+            yield (
+                f'<rect class="nv-cell" x="{x}" y="{y}" width="{width}" height="{CELL_HEIGHT}" '
+                f'fill="{fill}" data-index="{self.index[nth]}"/>'
+                f'<text class="nv-ink" x="{x + width // 2}" y="{y + 15}">{grid.texts[nth]}</text>'
+            )
+            dashes.append(f"M{x + 3} {y + CELL_HEIGHT - 4}h{width - 6}")
+        yield svg_dash(mark, "".join(dashes))
 
-def caption_statistics(x: np.ndarray, reduction: Reduction) -> Callable[[int], Caption]:
-    """Captions with the mean and the biased variance of each slice, and how they came about."""
 
-    def caption(label: int) -> Caption:
-        numbers = reduction.slice_of(x, label)  # of one slice: only the drawn ones are needed
-        with np.errstate(invalid="ignore", over="ignore"):  # nan and inf are shown, not warned of
-            mean, var = float(ALL.mean(numbers)), float(ALL.var(numbers))
-        values = ("μ", "mean", mean), ("σ²", "variance", var)
-        return Caption(values, spell_statistics(first_of(numbers), numbers.size, values))
-
-    return caption
+def caption_statistics(x: np.ndarray, reduction: Reduction, label: int) -> Caption:
+    """The mean and the biased variance of a slice, and how they came about."""
+    numbers = reduction.slice_of(x, label)  # of one slice: only the drawn ones are needed
+    with np.errstate(invalid="ignore", over="ignore"):  # nan and inf are shown, not warned of
+        mean, var = float(ALL.mean(numbers)), float(ALL.var(numbers))
+    values = ("μ", "mean", mean), ("σ²", "variance", var)
+    return Caption(values, spell_statistics(first_of(numbers), numbers.size, values))
 
 
 def first_of(numbers) -> list[float]:
@@ -223,60 +231,93 @@ def note_odd_numbers(name: str, shown: np.ndarray, whole: bool, captions: Iterab
         yield f"{name} holds nan or inf where it is not drawn: see the statistics."
 
 
-def choose_grid(x, names, width=CELL_HEIGHT, *cells) -> tuple[list[Axis], int, list[str]]:
-    """A grid, how wide its cells are, and their numbers, written out: the longest one just fits."""
-    shown = []
-    while True:  # wider cells leave room for fewer of them, which may need still wider ones
-        axes = lay_out(x.shape, names, width, *cells)
-        if shown != [axis.shown for axis in axes]:
-            shown = [axis.shown for axis in axes]
-            numbers = x[np.ix_(*shown)]
-            largest = largest_of(numbers)
-            texts = [short(number, largest) for number in numbers.ravel().tolist()]
-            longest = max(len(text) + text.count("−") / 3 for text in texts)  # − is wide
-            needed = round(LETTER * longest) + 2
-        if needed <= width:
-            return axes, width, texts
-        width = needed
-
-
-def _cells_by_label(axes, numbers, texts, labels) -> dict[int, list]:
-    """For each label: place, index, text and strength of colour of each of its cells."""
+def _strengths(numbers: np.ndarray) -> list[float]:
+    """How strong the colour of each cell is, from 0 to 1."""
     finite = numbers[np.isfinite(numbers)].astype(float)
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
         strengths = (numbers - low) / ((high - low) or 1)
-    strengths = np.nan_to_num(strengths, nan=0, posinf=1, neginf=0)
-    index = map(",".join, product(*(map(str, axis.shown) for axis in axes)))
+    return np.nan_to_num(strengths, nan=0, posinf=1, neginf=0).ravel().tolist()
+
+
+def _by_label(labels: np.ndarray) -> dict[int, list[int]]:
+    """For each label, which cells have it."""
     cells = defaultdict(list)
-    for label, *cell in zip(
-        labels.ravel().tolist(),
-        places(axes),
-        index,
-        texts,
-        strengths.ravel().tolist(),
-        strict=True,
-    ):
-        cells[label].append(cell)
+    for nth, label in enumerate(labels.ravel().tolist()):
+        cells[label].append(nth)
     return dict(sorted(cells.items()))
 
 
-def _draw_cells(cells, mark, width, left, top):
-    dashes = []
-    for (x, y), index, text, strength in cells:
-        x, y = x + left, y + top
-        yield (
-            f'<rect class="nv-cell" x="{x}" y="{y}" width="{width}" height="{CELL_HEIGHT}" '
-            f'fill="{tint(mark, strength)}" data-index="{index}"/>'
-            f'<text class="nv-ink" x="{x + width // 2}" y="{y + 15}">{text}</text>'
+class Grid:
+    """The drawn numbers of a tensor, written out, and where they stand on the page."""
+
+    def __init__(self, numbers, names, width: int = CELL_HEIGHT, *cells: int):
+        self.cell_height, shown = (*cells, CELL_HEIGHT)[0], []
+        while True:  # wider cells leave room for fewer of them, which may need still wider ones
+            self.axes = lay_out(numbers.shape, names, width, *cells)
+            if shown != [axis.shown for axis in self.axes]:
+                shown = [axis.shown for axis in self.axes]
+                self.shown = np.ix_(*shown)
+                drawn = numbers[self.shown]
+                largest = largest_of(drawn)
+                self.texts = [short(number, largest) for number in drawn.ravel().tolist()]
+                longest = max(len(text) + text.count("−") / 3 for text in self.texts)  # − is wide
+                needed = round(LETTER * longest) + 2
+            if needed <= width:
+                break
+            width = needed  # the longest one just fits
+        across = [axis for axis in self.axes if axis.across]
+        down = (axis.extent for axis in self.axes if not axis.across)
+        self.cell_width, self.height = width, max(down, default=self.cell_height)
+        self.headers = LINE * sum(map(self._has_header, across))
+        self.width = self.margin + max(axis.extent for axis in across)
+
+    def _has_header(self, axis: Axis) -> bool:
+        """Whether positions are named at the margin: blocks are; cells only where there is room."""
+        return not axis.innermost or len(self.axes) < 4
+
+    @property
+    def margin(self) -> int:
+        """Room for the names of rows, and of axes."""
+        labels = []
+        for axis in filter(self._has_header, self.axes):
+            labels += [_arrow(axis)] if axis.across else _header_labels(axis)
+        return 14 + round(LETTER * max(map(len, labels)))
+
+    def place(self, x: int, y: int) -> None:
+        """Where the margin begins, and the cells."""
+        self.left, self.right = x + self.margin, x + self.width
+        self.top, self.bottom = y, y + self.height
+        self.cells = [(self.left + right, y + down) for right, down in places(self.axes)]
+
+    def draw_headers(self) -> Iterator[str]:
+        """Names of positions, above and beside the cells."""
+        headers, left, top = [*filter(self._has_header, self.axes)], self.left, self.top
+        across = [axis for axis in headers if axis.across]
+        for line, axis in enumerate(reversed(across)):
+            y, labels = top - 6 - LINE * line, _header_labels(axis)
+            if labels[0].isdecimal():
+                yield svg_text(left - 8, y, _arrow(axis), anchor="end")
+            for start in repeats(self.axes, axis):
+                for at, label in zip(axis.starts, labels, strict=True):
+                    yield svg_text(left + start + at + axis.pitch / 2, y, label, anchor="middle")
+        for axis in headers:
+            if not axis.across:
+                for at, label in zip(axis.starts, _header_labels(axis), strict=True):
+                    yield svg_text(left - 8, top + at + axis.pitch / 2 + 4, label, anchor="end")
+
+    def draw_gaps(self) -> Iterator[str]:
+        """Dotted lines where positions are left out."""
+        path = "".join(
+            f"M{self.left + start + gap:.0f} {self.top:.0f}V{self.bottom:.0f}"
+            if axis.across
+            else f"M{self.left:.0f} {self.top + start + gap:.0f}H{self.right:.0f}"
+            for axis in self.axes
+            for start in repeats(self.axes, axis)
+            for gap in axis.gaps
         )
-        dashes.append(f"M{x + 3} {y + CELL_HEIGHT - 4}h{width - 6}")
-    yield svg_dash(mark, "".join(dashes))
-
-
-def has_header(axis: Axis, ndim: int) -> bool:
-    """Whether positions are named at the margin: blocks are; cells only where there is room."""
-    return not axis.innermost or ndim < 4
+        if path:
+            yield f'<path class="nv-gap" d="{path}"/>'
 
 
 def _header_labels(axis: Axis) -> list[str]:
@@ -289,50 +330,19 @@ def _arrow(axis: Axis) -> str:
     return f"{WORDS.get(axis.name, axis.name)} →"
 
 
-def left_margin(axes) -> int:
-    """Room for the names of rows, and of axes."""
-    labels = []
-    for axis in axes:
-        if has_header(axis, len(axes)):
-            labels += [_arrow(axis)] if axis.across else _header_labels(axis)
-    return 14 + round(LETTER * max(map(len, labels)))
-
-
-def draw_headers(axes, left, top):
-    """Names of positions, above and beside the cells."""
-    headers = [axis for axis in axes if has_header(axis, len(axes))]
-    across = [axis for axis in headers if axis.across]
-    for line, axis in enumerate(reversed(across)):
-        y, labels = top - 6 - LINE * line, _header_labels(axis)
-        if labels[0].isdecimal():
-            yield svg_text(left - 8, y, _arrow(axis), anchor="end")
-        for start in repeats(axes, axis):
-            for at, label in zip(axis.starts, labels, strict=True):
-                yield svg_text(left + start + at + axis.pitch / 2, y, label, anchor="middle")
-    for axis in headers:
-        if not axis.across:
-            for at, label in zip(axis.starts, _header_labels(axis), strict=True):
-                yield svg_text(left - 8, top + at + axis.pitch / 2 + 4, label, anchor="end")
-
-
-def draw_gaps(axes, left, top, bottom):
-    """Dotted lines where positions are left out."""
-    right = left + max(axis.extent for axis in axes if axis.across)
-    path = "".join(
-        f"M{left + start + gap:.0f} {top:.0f}V{bottom:.0f}"
-        if axis.across
-        else f"M{left:.0f} {top + start + gap:.0f}H{right:.0f}"
-        for axis in axes
-        for start in repeats(axes, axis)
-        for gap in axis.gaps
+def rings(x: int, y: int, width: int, height: int) -> str:
+    """Two around a cell: one is seen on a pale page or colour, the other on a dark one."""
+    return "".join(
+        f'<rect x="{x + inset}" y="{y + inset}" width="{width - 2 * inset}" '
+        f'height="{height - 2 * inset}" fill="none" stroke="{stroke}" stroke-width="2"/>'
+        for inset, stroke in ((-1, "currentColor"), (1, "#111"))
     )
-    return [f'<path class="nv-gap" d="{path}"/>'] if path else []
 
 
 class _Chips:
     """One small card per slice with its values; of too many slices, a line for the lit one."""
 
-    def __init__(self, page: _Page, top: int):
+    def __init__(self, page: Page, top: int):
         self.marks, self.top, self.bottom, self.right = page.marks, top, top, 0
         self.texts = {
             label: [page.names[label], *(f"{s} {five_digits(v)}" for s, _, v in caption.values)]

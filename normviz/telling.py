@@ -31,34 +31,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Told:
-    """What normalized one input.
+    """What normalized one input."""
 
-    Attributes:
-        plan: of the layer, for this input.
-        source: whose statistics these are: ``"batch"``, ``"running"``, ``"memory"`` or, of a
-            batch that is shared out, ``"workers"``.
-        mean: one per slice of ``plan.reduction``, or of its running statistics; 0 if not centred.
-        var: likewise: the biased variance, or the mean square.
-        eps: added to it: a number, or one per slice.
-        inside: whether that is done under the root; None if ε is the least that divides.
-        correction: what was taken off the count in ``var``: 1 for the unbiased variance.
-        batch: mean and variance of x itself, if the pass has measured them.
-        parts: the statistics that were mixed.
-        factor: one per slice, by which the normalized numbers were multiplied.
-        floor: one per weight, below which no output goes.
-    """
-
-    plan: Plan
-    source: str
-    mean: torch.Tensor
-    var: torch.Tensor
-    eps: float | torch.Tensor
-    batch: tuple[torch.Tensor, torch.Tensor] | None = None
-    parts: tuple[Part, ...] = ()
-    factor: torch.Tensor | None = None
-    floor: torch.Tensor | None = None
-    inside: bool | None = True
-    correction: int = 0
+    plan: Plan  # of the layer, for this input
+    source: str  # "batch", "running", "memory" or, of a batch that is shared out, "workers"
+    mean: torch.Tensor  # one per slice of ``reduction``; 0 if not centred
+    var: torch.Tensor  # likewise: the biased variance, or the mean square
+    eps: float | torch.Tensor  # added to it: a number, or one per slice
+    batch: tuple[torch.Tensor, torch.Tensor] | None = None  # of x itself, if measured
+    parts: tuple[Part, ...] = ()  # the statistics that were mixed
+    factor: torch.Tensor | None = None  # of the normalized numbers, one per slice
+    floor: torch.Tensor | None = None  # one per weight, below which no output goes
+    inside: bool | None = True  # whether ε is under the root; None if it is the least divisor
+    correction: int = 0  # what was taken off the count in ``var``
 
     def standardize(self, x: torch.Tensor) -> torch.Tensor:
         """``(x - mean) / sqrt(var + eps)``, or what of it the plan has, in the dtype of x."""

@@ -7,8 +7,9 @@ import copy
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -146,13 +147,14 @@ class Watcher:
         maps = {name: part for name, part in model.named_modules() if isinstance(part, MAPS)}
         self.uses = Uses()
         self.hooks = [
-            part.register_forward_hook(self._mark(name), prepend=True)
+            part.register_forward_hook(partial(self._mark, name), prepend=True)
             for name, part in maps.items()
         ]
         for layer in self.layers.values():
+            before, after = partial(self._before, layer), partial(self._after, layer)
             self.hooks += [
-                layer.module.register_forward_pre_hook(self._before(layer), with_kwargs=True),
-                layer.module.register_forward_hook(self._after(layer), with_kwargs=True),
+                layer.module.register_forward_pre_hook(before, with_kwargs=True),
+                layer.module.register_forward_hook(after, with_kwargs=True),
             ]
 
     @property
@@ -173,40 +175,33 @@ class Watcher:
                 made.uses += 1
         return y
 
-    def _mark(self, name: str):
-        def mark(part, args, y):
-            if isinstance(y, torch.Tensor):
-                axis = y.ndim - 1 - len(getattr(part, "kernel_size", ()))
-                biases = 0 if part.bias is None else part.bias.numel()
-                learns = bool(biases) and part.bias.requires_grad
-                y._normviz_made = Made(name, axis, learns, biases, y._version)
+    def _mark(self, name: str, part, args, y) -> None:
+        if isinstance(y, torch.Tensor):
+            axis = y.ndim - 1 - len(getattr(part, "kernel_size", ()))
+            biases = 0 if part.bias is None else part.bias.numel()
+            learns = bool(biases) and part.bias.requires_grad
+            y._normviz_made = Made(name, axis, learns, biases, y._version)
 
-        return mark
-
-    def _before(self, layer: Watched):
-        def before(part, args, kwargs):
-            self.uses.inside += 1
-            x = next((t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)), None)
-            if x is not None and x.is_meta:
-                raise ValueError(f"{layer.kind} got an input {ON_META}")
-            usual = x is not None and x.is_floating_point() and x.layout == torch.strided
-            call = self._call(layer, x) if usual else None
-            held = {name: t.clone() for name, t in part._buffers.items() if t is not None}
-            self.pending.append((call, held))
-            if call and self.phase != "with_mates":
-                getattr(layer, self.phase).append(call)
-
-        return before
+    def _before(self, layer: Watched, part, args, kwargs) -> None:
+        self.uses.inside += 1
+        x = next((t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)), None)
+        if x is not None and x.is_meta:
+            raise ValueError(f"{layer.kind} got an input {ON_META}")
+        usual = x is not None and x.is_floating_point() and x.layout == torch.strided
+        call = self._call(layer, x) if usual else None
+        held = {name: t.clone() for name, t in part._buffers.items() if t is not None}
+        self.pending.append((call, held))
+        if call and self.phase != "with_mates":
+            getattr(layer, self.phase).append(call)
 
     def _call(self, layer: Watched, x: torch.Tensor) -> Call | None:
         """What there is to be known before the call; None if it is no normalization."""
-        known = self._known(layer.module, x)
-        plan, found = known.plan, known.found
+        plan, stored, found = self._known(layer.module, x)
         if not plan and not (NAMED.search(layer.kind) and (found is None or found.pooled)):
             return None
         made = getattr(x, "_normviz_made", None)
         made = made if made and made.version == x._version else None
-        call = Call(tuple(x.shape), x.dtype, plan, known.stored, made=made)
+        call = Call(tuple(x.shape), x.dtype, plan, stored, made=made)
         if layer not in self.seen:
             self.seen.append(layer)
             layer.found = found
@@ -221,29 +216,27 @@ class Watcher:
         """What it pools; of layers that are alike, one is asked."""
         keys = alike(part, x)
         known = self.known.get(keys[0]) or self.known.get(keys[1]) or know(part, x)
-        if known.found:
-            self.known[keys[0 if known.plan and known.plan.sizes else 1]] = known
+        plan, _, found = known
+        if found:
+            self.known[keys[0 if plan and plan.sizes else 1]] = known
         return known
 
-    def _after(self, layer: Watched):
-        def after(part, args, kwargs, y):
-            self.uses.inside -= 1
-            call, held = self.pending.pop()
-            if call is None:
-                return
-            now = part._buffers
-            call.moved = tuple(n for n, t in held.items() if n in now and not _equal(t, now[n]))
-            if call.first and isinstance(y, torch.Tensor) and y.ndim:
-                call.first = (*call.first, y[0].clone())
-            if self.phase != "with_mates":
-                return
-            if call.plan is not None:
-                layer.needs_mates |= pools_mates(call)
-            elif len(call.first) == len(layer.in_eval[0].first) == 2:
-                gaps = [*map(gap_of, layer.in_eval[0].first, call.first)]
-                layer.needs_mates |= gaps[0] < 1e-6 and gaps[1] > 1e-3
-
-        return after
+    def _after(self, layer: Watched, part, args, kwargs, y) -> None:
+        self.uses.inside -= 1
+        call, held = self.pending.pop()
+        if call is None:
+            return
+        now = part._buffers
+        call.moved = tuple(n for n, t in held.items() if n in now and not _equal(t, now[n]))
+        if call.first and isinstance(y, torch.Tensor) and y.ndim:
+            call.first = (*call.first, y[0].clone())
+        if self.phase != "with_mates":
+            return
+        if call.plan is not None:
+            layer.needs_mates |= pools_mates(call)
+        elif len(call.first) == len(layer.in_eval[0].first) == 2:
+            gaps = [*map(gap_of, layer.in_eval[0].first, call.first)]
+            layer.needs_mates |= gaps[0] < 1e-6 and gaps[1] > 1e-3
 
 
 class Uses(TorchFunctionMode):
@@ -306,32 +299,25 @@ def stand_in(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[[], None]]]
 
     Where ``copy`` refuses, it is the model itself, which afterwards is what it was.
     """
-    states = random.getstate(), np.random.get_state()
-    cuda = sorted({t.device.index for t in model.parameters() if t.is_cuda})
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    devices = {t.device.index for t in model.parameters() if t.is_cuda}
+    of_devices = {device: torch.cuda.get_rng_state(device) for device in devices}
 
     def restart():
-        torch.set_rng_state(seeds)
-        for device, seed in cuda_seeds.items():
-            torch.cuda.set_rng_state(seed, device)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+        for device, state in of_devices.items():
+            torch.cuda.set_rng_state(state, device)
 
-    seeds = torch.get_rng_state()
-    cuda_seeds = {device: torch.cuda.get_rng_state(device) for device in cuda}
+    twin = None
+    with suppress(Exception):  # a tensor with a history, a lock, an open file
+        twin = copy.deepcopy(model)
     try:
-        with torch.random.fork_rng(devices=cuda):
-            try:
-                twin = copy.deepcopy(model)
-            except Exception:  # a tensor with a history, a lock, an open file
-                twin = None
-            if twin is not None:
-                yield twin, restart
-            else:
-                with untouched(model):
-                    yield model, restart
+        with untouched(model) if twin is None else nullcontext():
+            yield model if twin is None else twin, restart
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+        restart()
 
 
 def epsilon(layer: Watched) -> float:

@@ -81,6 +81,15 @@ def five_digits(number: float) -> str:
     return digits(number, 5)
 
 
+def signed(number: float) -> str:
+    """A number with its sign, to five digits.
+
+    >>> signed(0.25), signed(-0.25), signed(0.0)
+    ('+0.25', '−0.25', '0')
+    """
+    return "+" * bool(number > 0) + five_digits(number)
+
+
 def digits(number: float, count: int) -> str:
     """A number to so many significant digits.
 

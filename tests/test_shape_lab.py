@@ -15,7 +15,7 @@ from traitlets import TraitError
 
 import normviz
 from normviz import Reduction, labs
-from normviz.labs import shapes
+from normviz.labs import shapes, shaping
 from normviz.labs.lab import View
 
 IMAGES, VOLUMES = ["n c h w"], ["n c d h w"]
@@ -302,7 +302,8 @@ def test_a_wrong_shape_is_refused_and_changes_nothing(shape):
 
 def test_every_move_draws_once_at_its_end(monkeypatch):
     lab, drawn = labs.shape_lab("BatchNorm1d"), []
-    monkeypatch.setattr(shapes, "view_shape", lambda setting: drawn.append(setting) or View(""))
+    view = staticmethod(lambda setting: drawn.append(setting) or View(""))
+    monkeypatch.setattr(shapes.ShapeLab, "view_of", view)
 
     def expect_one():
         assert len(drawn) == 1
@@ -344,7 +345,7 @@ def test_an_error_on_the_way_is_not_drawn_over(monkeypatch):
 
     lab = labs.shape_lab()
     with monkeypatch.context() as broken:
-        broken.setattr(shapes.ShapeSliders, "ask_for", fail)
+        broken.setattr(shaping.ShapeSliders, "ask_for", fail)
         lab.layer.value = "LayerNorm"
         assert "RuntimeError: no such axes" in lab.picture.value
     lab.layer.value = "BatchNorm3d"

@@ -20,25 +20,9 @@ from normviz.diagnosis.switches import (
     Reused,
 )
 
-FINDINGS = (  # in this order they are reported: what breaks a model first, causes before effects
-    NotFinite,
-    NegativeVariance,
-    HalfPrecision,
-    FewNumbers,
-    BatchMates,
-    NeverFed,
-    Lagging,
-    Reused,
-    LateSwitch,
-    MomentumNone,
-    HalfFrozen,
-    FrozenUntilTrain,
-    FarStatistics,
-    NoGroup,
-    SwappedAxes,
-    Padding,
-    ConstantChannel,
-    Epsilon,
-    ZeroWeight,
-    IdleBias,
+# In this order they are reported: what breaks a model first, causes before effects.
+FINDINGS = (
+    *(NotFinite, NegativeVariance, HalfPrecision, FewNumbers, BatchMates, NeverFed, Lagging),
+    *(Reused, LateSwitch, MomentumNone, HalfFrozen, FrozenUntilTrain, FarStatistics, NoGroup),
+    *(SwappedAxes, Padding, ConstantChannel, Epsilon, ZeroWeight, IdleBias),
 )

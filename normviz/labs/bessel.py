@@ -6,7 +6,7 @@ from functools import cache, cached_property
 import ipywidgets as widgets
 import numpy as np
 
-from normviz.labs.lab import Lab, RuleBroken, View, check_choice, opener
+from normviz.labs.lab import Lab, RuleBroken, View, check_choice, opener, slider
 from normviz.plots import Plot, add_histograms
 from normviz.reduction import Reduction
 from normviz.words import five_digits
@@ -95,13 +95,11 @@ class BesselLab(Lab):
     Samples of m = 2 numbers, 2,000 of them. ...
     """
 
-    Setting = BesselSetting
+    Setting, view_of = BesselSetting, staticmethod(view_bessel)
     _plot = cached_property(lambda _: Plot(2, width=900, height=330))
 
     def __init__(self, setting: BesselSetting):
-        self.m = widgets.IntSlider(
-            setting.m, min=1, max=LARGEST_SAMPLE, description="m, numbers in a sample"
-        )
+        self.m = slider("m, numbers in a sample", setting.m, 1, LARGEST_SAMPLE)
         self.draws = widgets.SelectionSlider(
             options=[(f"{n:,}", n) for n in DRAWS], value=setting.draws, description="samples"
         )
@@ -110,10 +108,6 @@ class BesselLab(Lab):
         )
         super().__init__([self.m], [self.draws, self.distribution], picture_height=350)
         self.draw_on(self.m, self.draws, self.distribution)
-
-    def view(self) -> View:
-        """The two variances, over many samples."""
-        return view_bessel(self.read(), self._plot)
 
 
 bessel_lab = opener(BesselLab, "bessel_lab")

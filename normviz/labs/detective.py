@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from normviz.grid import CELL_HEIGHT, places
-from normviz.labs.lab import Lab, View, buttons, check_choice, opener, train_or_eval
-from normviz.labs.outliers import QUIET, STORED, rings
+from normviz.grid import CELL_HEIGHT
+from normviz.labs.lab import Lab, View, buttons, check_choice, opener, slider, train_or_eval
+from normviz.labs.outliers import STORED
 from normviz.labs.shaping import PlaceSliders, integers
 from normviz.layers import LAYERS
 from normviz.layout import as_shape
 from normviz.picture import Picture
-from normviz.slices import LINE, TITLE_LETTER, choose_grid, draw_headers, left_margin
+from normviz.slices import LINE, QUIET, TITLE_LETTER, Grid, rings
 from normviz.svg import svg_page, svg_part, svg_text, tint
 from normviz.words import WORDS, five_digits
 
@@ -171,14 +171,14 @@ def view_detective(setting: DetectiveSetting) -> View:
 
 def draw(title: str, numbers: np.ndarray, moved: np.ndarray, ringed: tuple | None) -> Picture:
     """All numbers in one plain grid; a line stands under those that moved."""
-    axes, width, texts = choose_grid(numbers, (*AXES.split(),))
+    grid, top, ring = Grid(numbers, (*AXES.split(),)), 50 + LINE, ""
+    grid.place(0, top)
+    width = grid.cell_width
     note = "Underlined: moved." + " Ringed: the number that you move." * (ringed is not None)
-    left, top, ring = left_margin(axes), 50 + LINE, ""
     head = [svg_text(14, 20, title, "nv-title"), svg_text(14, 40, note)]
-    parts = [*draw_headers(axes, left, top)]
+    parts = [*grid.draw_headers()]
     lines = {at: f"sample {at[0]}, channel {at[1]}:" for at in np.ndindex(SHAPE[:2])}
-    for (x, y), at, text in zip(places(axes), np.ndindex(SHAPE), texts, strict=True):
-        x, y = x + left, y + top
+    for (x, y), at, text in zip(grid.cells, np.ndindex(SHAPE), grid.texts, strict=True):
         path = f"M{x + 3} {y + CELL_HEIGHT - 5}h{width - 6}"
         line = f'<path stroke="#111" stroke-width="2" d="{path}"/>' * bool(moved[at])
         parts.append(
@@ -222,18 +222,16 @@ class DetectiveLab(Lab):
     True
     """
 
-    Setting = DetectiveSetting
+    Setting, view_of = DetectiveSetting, staticmethod(view_detective)
 
     def __init__(self, setting: DetectiveSetting):
         self.box = buttons("black box", [*BOXES], setting.box, width=40)
         self.place = PlaceSliders()
-        for axis, slider in self.place.sliders.items():
-            slider.description = f"{axis}, {WORDS[axis]}"
+        for axis, made in self.place.sliders.items():
+            made.description = f"{axis}, {WORDS[axis]}"
         self.place.ask_for(AXES, SHAPE)
         self.place.value = setting.place
-        self.size = widgets.FloatSlider(
-            setting.size, min=-LARGEST, max=LARGEST, step=1, description="plus"
-        )
+        self.size = slider("plus", setting.size, -LARGEST, LARGEST, 1.0)
         self.experiment = buttons("do", EXPERIMENTS, setting.experiment, width=140)
         self.training = train_or_eval(setting.training)
         self.show = buttons("numbers", [*SHOWN], setting.show, width=90)
@@ -242,10 +240,6 @@ class DetectiveLab(Lab):
         rows = [self.box, self.training], [self.experiment, self.size], [self.place]
         super().__init__(*rows, [self.show, self.guess], readout_height=110, picture_height=260)
         self.draw_on(*rows[0], *rows[1], self.place, self.show, self.guess)
-
-    def view(self) -> View:
-        """What moves, and what that says of the guess."""
-        return view_detective(self.read())
 
 
 detective_lab = opener(DetectiveLab, "detective_lab")

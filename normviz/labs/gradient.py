@@ -15,8 +15,9 @@ from normviz.labs.lab import (
     View,
     buttons,
     check_choice,
-    numbers_in,
+    eps_slider,
     opener,
+    slider,
     train_or_eval,
     vector_field,
     vector_in_words,
@@ -215,18 +216,14 @@ class GradientLab(Lab):
     True
     """
 
-    Setting = GradientSetting
+    Setting, view_of = GradientSetting, staticmethod(view_gradient)
     _plot = cached_property(lambda _: Plot(height=300))
 
     def __init__(self, setting: GradientSetting):
         self.layer = widgets.Dropdown(options=LAYERS, value=setting.layer, description="layer")
         self.x, self.g = vector_field("x", setting.x), vector_field("g", setting.g)
-        self.weight = widgets.FloatSlider(
-            setting.weight, min=-3, max=3, step=0.1, description="weight γ"
-        )
-        self.eps = widgets.FloatLogSlider(
-            setting.eps, min=-8, max=2, step=0.5, description="ε", readout_format=".1e"
-        )
+        self.weight = slider("weight γ", setting.weight, -3, 3, 0.1)
+        self.eps = eps_slider(setting.eps)
         self.training = train_or_eval(setting.training)
         self.detached = buttons(
             "statistics", [("in the gradient", False), ("detached", True)], setting.detached, 120
@@ -241,18 +238,6 @@ class GradientLab(Lab):
         )
         controls = self.layer, self.x, self.g, self.weight, self.eps, self.training, self.detached
         self.draw_on(*controls)
-
-    def values(self) -> dict[str, object]:
-        """What stands in the controls; of the texts, the numbers.
-
-        Raises:
-            RuleBroken: if a text is no vector.
-        """
-        return super().values() | {"x": numbers_in(self.x), "g": numbers_in(self.g)}
-
-    def view(self) -> View:
-        """The terms of dx."""
-        return view_gradient(self.read(), self._plot)
 
 
 gradient_lab = opener(GradientLab, "gradient_lab")

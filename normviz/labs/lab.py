@@ -93,6 +93,18 @@ def buttons(
     return made
 
 
+def slider(text: str, value: float, least: float, most: float, step: float = 1, **more):
+    """A slider of ints, or of floats if its step is one."""
+    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
+    return kind(value, min=least, max=most, step=step, description=text, **more)
+
+
+def eps_slider(eps: float) -> widgets.FloatLogSlider:
+    """A slider of ε."""
+    steps = {"min": -8, "max": 2, "step": 0.5}
+    return widgets.FloatLogSlider(eps, **steps, description="ε", readout_format=".1e")
+
+
 def one_of(*controls: widgets.Widget) -> widgets.Box:
     """Controls in the same place, of which one at most is to be seen."""
     box = widgets.Box(controls)
@@ -187,8 +199,8 @@ class SliderNames(AnyWidget):
 class Lab(widgets.VBox):
     """Rows of controls above a readout and a picture, both of fixed height, so nothing jumps.
 
-    A subclass makes a control for each field of its ``Setting``, hands them over in rows, and says
-    in ``view`` what they mean.
+    A subclass makes a control for each field of its ``Setting``, hands them over in rows, and names
+    the function that says what they mean.
 
     Args:
         rows: the controls from top to bottom; each is set and read by its ``value``.
@@ -198,6 +210,7 @@ class Lab(widgets.VBox):
     """
 
     Setting: type  # a frozen dataclass
+    view_of: Callable[..., View]  # from a setting, and from the plot if there is a ``_plot``
     _parts: Sequence[widgets.Widget] = ()  # all that it holds, also what is not to be seen
 
     def __init__(
@@ -247,8 +260,14 @@ class Lab(widgets.VBox):
         return self.Setting(**values)
 
     def values(self) -> dict[str, object]:
-        """What stands in the control of each field of the setting."""
-        return {f.name: getattr(self, f.name).value for f in fields(self.Setting)}
+        """What stands in the control of each field of the setting; of a text, the numbers.
+
+        Raises:
+            RuleBroken: if a text is no vector.
+        """
+        held = {f.name: getattr(self, f.name) for f in fields(self.Setting)}
+        is_text = {name: isinstance(control, widgets.Text) for name, control in held.items()}
+        return {n: numbers_in(c) if is_text[n] else c.value for n, c in held.items()}
 
     def view(self) -> View:
         """What the controls stand for.
@@ -256,7 +275,8 @@ class Lab(widgets.VBox):
         Raises:
             RuleBroken, RefusedInput: naming the rule that they break.
         """
-        raise NotImplementedError
+        plot = [self._plot] if hasattr(type(self), "_plot") else []
+        return self.view_of(self.read(), *plot)
 
     def still(self) -> View:
         """The lab as it stands, without controls: for a reader who has no kernel."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-import ipywidgets as widgets
 import numpy as np
 import torch
 
@@ -14,8 +13,9 @@ from normviz.labs.lab import (
     Lab,
     RuleBroken,
     View,
-    numbers_in,
+    eps_slider,
     opener,
+    slider,
     train_or_eval,
     vector_field,
     vector_in_words,
@@ -130,35 +130,18 @@ class LinearityLab(Lab):
     True
     """
 
-    Setting = LinearitySetting
+    Setting, view_of = LinearitySetting, staticmethod(view_linearity)
     _plot = cached_property(lambda _: Plot(2, width=900, height=330))
 
     def __init__(self, setting: LinearitySetting):
-        self.a, self.b = (
-            widgets.FloatSlider(value, min=-3, max=3, step=0.1, description=name)
-            for name, value in (("a", setting.a), ("b", setting.b))
-        )
+        self.a, self.b = slider("a", setting.a, -3, 3, 0.1), slider("b", setting.b, -3, 3, 0.1)
         self.x1, self.x2 = vector_field("x₁", setting.x1), vector_field("x₂", setting.x2)
-        self.eps = widgets.FloatLogSlider(
-            setting.eps, min=-8, max=2, step=0.5, description="ε", readout_format=".1e"
-        )
+        self.eps = eps_slider(setting.eps)
         self.training = train_or_eval(setting.training)
         super().__init__(
             [self.a, self.b, self.eps], [self.x1, self.x2, self.training], picture_height=350
         )
         self.draw_on(self.a, self.b, self.x1, self.x2, self.eps, self.training)
-
-    def values(self) -> dict[str, object]:
-        """What stands in the controls; of the texts, the numbers.
-
-        Raises:
-            RuleBroken: if a text is no vector.
-        """
-        return super().values() | {"x1": numbers_in(self.x1), "x2": numbers_in(self.x2)}
-
-    def view(self) -> View:
-        """Both sides of the equation."""
-        return view_linearity(self.read(), self._plot)
 
 
 linearity_lab = opener(LinearityLab, "linearity_lab")

@@ -128,7 +128,7 @@ class ModesLab(Lab):
     True
     """
 
-    Setting = ModesSetting
+    Setting, view_of = ModesSetting, staticmethod(view_modes)
 
     def __init__(self, setting: ModesSetting):
         flag = setting.track_running_stats
@@ -148,10 +148,6 @@ class ModesLab(Lab):
             picture_height=520,
         )
         self.draw_on(self.training, self.track_running_stats, self.set_after, self.batch)
-
-    def view(self) -> View:
-        """What normalizes and what moves."""
-        return view_modes(self.read())
 
 
 modes_lab = opener(ModesLab, "modes_lab")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from normviz.ink import line_style
-from normviz.labs.lab import Lab, View, opener, show_errors, train_or_eval
+from normviz.labs.lab import Lab, View, opener, show_errors, slider, train_or_eval
 from normviz.layers.batch_norm import BatchNorm1d
 from normviz.plots import GREY, Plot, add_bars, add_lines
 from normviz.words import five_digits
@@ -139,28 +139,20 @@ class MomentumLab(Lab):
     True
     """
 
-    Setting = MomentumSetting
+    Setting, view_of = MomentumSetting, staticmethod(view_momentum)
     _plot = cached_property(lambda _: Plot(3, width=900, height=330))
 
     def __init__(self, setting: MomentumSetting):
         first = 0.1 if setting.momentum is None else setting.momentum
         self.momentum = widgets.FloatText(first, step=0.05, description="momentum")
-        self.slide = widgets.FloatSlider(
-            first, min=0, max=1, step=0.01, description="slide momentum", readout=False
-        )
+        self.slide = slider("slide momentum", first, 0, 1, 0.01, readout=False)
         self.average = widgets.Checkbox(
             setting.momentum is None, description="None: the plain average", indent=False
         )
-        self.batch_size = widgets.IntSlider(
-            setting.batch_size, min=1, max=LARGEST_BATCH, description="batch size"
-        )
-        self.batches = widgets.IntSlider(
-            setting.batches, min=0, max=MOST_BATCHES, description="batches"
-        )
+        self.batch_size = slider("batch size", setting.batch_size, 1, LARGEST_BATCH)
+        self.batches = slider("batches", setting.batches, 0, MOST_BATCHES)
         self.step = widgets.Button(description="one more batch")
-        self.drift = widgets.FloatSlider(
-            setting.drift, min=-0.5, max=0.5, step=0.05, description="drift"
-        )
+        self.drift = slider("drift", setting.drift, -0.5, 0.5, 0.05)
         self.training = train_or_eval(setting.training)
         super().__init__(
             [self.momentum, self.slide, self.average],
@@ -191,10 +183,6 @@ class MomentumLab(Lab):
         """The setting that the controls hold."""
         setting = super().read()
         return replace(setting, momentum=None) if self.average.value else setting
-
-    def view(self) -> View:
-        """The running statistics after each batch."""
-        return view_momentum(self.read(), self._plot)
 
 
 momentum_lab = opener(MomentumLab, "momentum_lab")

@@ -1,8 +1,7 @@
 """An outlier in a batch of any layer: how far each output moves, and why, in words and drawn."""
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,12 +19,12 @@ from normviz.labs.shaping import (
 )
 from normviz.layers import LAYERS
 from normviz.layout import as_shape
-from normviz.picture import Picture
+from normviz.picture import Picture, as_array
 from normviz.plans import Plan
 from normviz.reduction import Reduction
-from normviz.slices import Caption, draw_slices
+from normviz.slices import Caption, Page
 from normviz.telling import Told, listening
-from normviz.words import five_digits, number_of
+from normviz.words import five_digits, number_of, signed
 
 LARGEST = 100  # outlier
 TRACKED = " tracked"  # behind the name of a layer that remembers only if it is asked to
@@ -34,11 +33,6 @@ WINDOW, BETA = 3, 0.75  # channels, and the power of what divides
 # Integers from -9 to 9, all as likely, have this mean and this variance: a layer that was trained
 # on such numbers has stored them.
 STORED = {"running_mean": 0.0, "running_var": 30.0, "memory_x2": 30.0, "iterations": 200}
-QUIET = "#eee"  # of a cell whose output does not move
-CELL = re.compile(
-    r'<rect class="nv-cell" x="(?P<x>\d+)" y="(?P<y>\d+)" width="(?P<width>\d+)" '
-    r'height="(?P<height>\d+)" fill="(?P<fill>[^"]+)" data-index="(?P<index>[^"]+)"/>'
-)
 SHOWN = {"change": "how far each output moves", "input": "input", "output": "output"}
 SIZES = FIRST_SIZES | {"n": 4, "c": 4, "l": 4}
 
@@ -172,18 +166,13 @@ class Disturbance:
         """The slices, and in each cell how far its output moves (or one of the passes)."""
         show, reduction = self.setting.show, self.reduction
         passes = {"change": self.change, "input": self.disturbed.x, "output": self.disturbed.y}
-        drawn = {
-            "title": f"{self.title}: {SHOWN[show]}",
-            "caption": self._caption,
-            "notes": [f"The outlier stands at {self.at}: {self._outlier()}."],
-        }
+        title, note = f"{self.title}: {SHOWN[show]}", f"The outlier stands at {self.at}"
+        notes = [f"{note}: {self._outlier()}."]
+        page = Page(as_array(passes[show]), reduction, title, self._caption, notes)
         own = reduction.label_at(self.at, self.shape)
         one_slice = self.told is not None and not self.told.parts
-        try:
-            made = draw_slices(passes[show], reduction, **drawn, lit=own if one_slice else None)
-        except ValueError:  # of a large batch, that slice is not drawn
-            made = draw_slices(passes[show], reduction, **drawn)
-        return marked(made, self.moved, self.at)
+        lit = own if one_slice and own in page.cells else None  # or it is not drawn
+        return page.draw(lit, self.moved, self.at)
 
     @property
     def title(self) -> str:
@@ -351,37 +340,3 @@ def pass_through(layer: nn.Module, x: Tensor) -> Pass:
     with listening() as heard:
         y = layer(x)
     return Pass(x, y, layer, heard[0] if heard else None)
-
-
-def marked(picture: Picture, moved: np.ndarray, index: tuple[int, ...]) -> Picture:
-    """The same picture without the colours of what does not move, and with a ring at an index."""
-    ring = ""
-
-    def mark(cell: re.Match) -> str:
-        nonlocal ring
-        here = tuple(map(int, cell["index"].split(",")))
-        if here == index:
-            ring = rings(*(int(cell[name]) for name in ("x", "y", "width", "height")))
-        return cell[0] if moved[here] else cell[0].replace(cell["fill"], QUIET)
-
-    svg = CELL.sub(mark, picture.svg)
-    return replace(picture, svg=svg.replace("</svg>", f"{ring}</svg>"))
-
-
-def rings(x: int, y: int, width: int, height: int) -> str:
-    """Two around a cell: one is seen on a pale page or colour, the other on a dark one."""
-    return "".join(
-        f'<rect x="{x + inset}" y="{y + inset}" width="{width - 2 * inset}" '
-        f'height="{height - 2 * inset}" fill="none" stroke="{stroke}" stroke-width="2"/>'
-        for inset, stroke in ((-1, "currentColor"), (1, "#111"))
-    )
-
-
-def signed(number: float) -> str:
-    """A number with its sign.
-
-    >>> signed(0.5), signed(-0.5)
-    ('+0.5', '−0.5')
-    """
-    number = float(number)
-    return "+" * (number > 0) + five_digits(number)

@@ -1,17 +1,6 @@
 """An outlier in a batch, and who is disturbed by it: in any layer, wherever it is put."""
 
-import ipywidgets as widgets
-
-from normviz.labs.lab import (
-    Lab,
-    View,
-    buttons,
-    one_of,
-    opener,
-    reveal,
-    show_errors,
-    train_or_eval,
-)
+from normviz.labs.lab import View, buttons, opener, show_errors, slider, train_or_eval
 from normviz.labs.outliers import (
     LARGEST,
     NAMES,
@@ -24,10 +13,10 @@ from normviz.labs.outliers import (
     axes_of,
     last_axes,
 )
-from normviz.labs.shaping import LONGEST, PlaceSliders, ShapeSliders, needs
+from normviz.labs.shaping import LayerLab, PlaceSliders, needs
 
 
-class RelativesLab(Lab):
+class RelativesLab(LayerLab):
     """An explorer: an outlier is added to a batch. Who is disturbed by it?
 
     The batch holds small integers, which stay the same while controls are moved. Its layer has been
@@ -63,18 +52,12 @@ class RelativesLab(Lab):
     Setting = RelativesSetting
 
     def __init__(self, setting: RelativesSetting):
-        self.layer = widgets.Dropdown(options=NAMES, value=setting.layer, description="layer")
-        self.axes = widgets.Dropdown(description="axes")
-        self.groups = widgets.IntSlider(setting.groups, min=1, max=LONGEST, description="groups")
-        self.normalized_shape = widgets.Dropdown(description="normalized_shape")
-        self.shape, self.outlier = ShapeSliders(SIZES), PlaceSliders()
-        self.size = widgets.FloatSlider(
-            setting.size, min=-LARGEST, max=LARGEST, step=1, description="outlier: plus"
-        )
+        row, self.outlier = self._controls(setting, NAMES, SIZES), PlaceSliders()
+        self.size = slider("outlier: plus", setting.size, -LARGEST, LARGEST, 1.0)
         self.training = train_or_eval(setting.training)
         self.show = buttons("numbers", [*SHOWN], setting.show, width=90)
         super().__init__(
-            [self.layer, self.axes, one_of(self.normalized_shape, self.groups)],
+            row,
             [self.shape],
             [self.outlier],
             [self.size, self.training, self.show],
@@ -101,43 +84,26 @@ class RelativesLab(Lab):
                 self.show,
             )
 
-    @show_errors
-    def _choose_layer(self, change=None):
-        with self.settle():
-            self.axes.options = [
-                (f"({', '.join(axes.upper().split())})", axes) for axes in axes_of(self.layer.value)
-            ]
-            self.axes.index = 0
-            self._choose_axes()
-            channels, groups = self.shape.sliders["c"], self.groups
-            needs_groups = self._shows(groups, "num_groups")
-            if change and needs_groups and channels.value % groups.value:
-                groups.value = 2
-                channels.value = 4
+    def _axes_of(self, name: str) -> list[str]:
+        return axes_of(name)
+
+    def _last_axes(self) -> int:
+        return last_axes(self.axes.value)
+
+    def _has(self, argument: str) -> bool:
+        name = self.layer.value.removesuffix(TRACKED)
+        return name != WINDOWS and needs(name, argument)
 
     @show_errors
     def _choose_axes(self, _=None):
         with self.settle():
-            names = self.axes.value.upper().split()
-            self.normalized_shape.options = [
-                (f"({', '.join(names[-last:])})", last) for last in range(1, len(names))
-            ]
-            self.normalized_shape.value = last_axes(self.axes.value)
-            self._shows(self.normalized_shape, "normalized_shape")
-            self.shape.ask_for(self.axes.value)
+            super()._choose_axes()
             self._choose_shape()
 
     @show_errors
     def _choose_shape(self, _=None):
         with self.settle():
             self.outlier.ask_for(self.axes.value, self.shape.value)
-
-    def _shows(self, control: widgets.Widget, argument: str) -> bool:
-        """Whether the layer has this argument; its control is to be seen only then."""
-        name = self.layer.value.removesuffix(TRACKED)
-        has = name != WINDOWS and needs(name, argument)
-        reveal(control, has)
-        return has
 
     def view(self) -> View:
         """Who is disturbed by the outlier."""

@@ -4,27 +4,16 @@ from dataclasses import dataclass
 from html import escape
 from math import prod
 
-import ipywidgets as widgets
 import torch
 from torch import nn
 
 from normviz.explanation import explain
-from normviz.labs.lab import (
-    Lab,
-    View,
-    buttons,
-    check_choice,
-    one_of,
-    opener,
-    reveal,
-    rule,
-    show_errors,
-)
+from normviz.labs.lab import View, buttons, check_choice, opener, rule
 from normviz.labs.shaping import (
     FIRST_SIZES,
     LAYER_MAKERS,
     LONGEST,
-    ShapeSliders,
+    LayerLab,
     integers,
     make_layer,
     needs,
@@ -134,7 +123,7 @@ def _describe(layer, plan: Plan, shape) -> str:
     return f"{words}. <code>{escape(reduction.pattern)}</code></p>"
 
 
-class ShapeLab(Lab):
+class ShapeLab(LayerLab):
     """An explorer: which numbers share a statistic, for any layer and any shape.
 
     Each control can be set and read by name: ``layer``, ``axes``, ``shape``, ``normalized_shape``,
@@ -161,23 +150,13 @@ class ShapeLab(Lab):
     1
     """
 
-    Setting = ShapeSetting
+    Setting, view_of = ShapeSetting, staticmethod(view_shape)
 
     def __init__(self, setting: ShapeSetting):
-        self.layer = widgets.Dropdown(
-            options=[*LAYER_MAKERS], value=setting.layer, description="layer"
-        )
-        self.axes = widgets.Dropdown(description="axes")
-        self.normalized_shape = widgets.Dropdown(description="normalized_shape")
-        self.groups = widgets.IntSlider(setting.groups, min=1, max=LONGEST, description="groups")
-        self.shape = ShapeSliders()
+        row = self._controls(setting, [*LAYER_MAKERS])
         self.show = buttons("numbers", SHOWN, setting.show, width=100)
         self.by = buttons("colour by", ["statistic"], "statistic", width=84, most=5)
-        super().__init__(
-            [self.layer, self.axes, one_of(self.normalized_shape, self.groups)],
-            [self.shape],
-            [self.show, self.by],
-        )
+        super().__init__(row, [self.shape], [self.show, self.by])
         with self.settle():
             self._choose_layer()
             self.axes.value = setting.axes
@@ -189,38 +168,10 @@ class ShapeLab(Lab):
             self.axes.observe(self._choose_axes, "value")
             self.draw_on(self.shape, self.normalized_shape, self.groups, self.show, self.by)
 
-    @show_errors
-    def _choose_layer(self, change=None):
-        with self.settle():
-            plans = plans_of(self.layer.value)
-            self.axes.options = [(f"({', '.join(axes.upper().split())})", axes) for axes in plans]
-            self.axes.index = 0
-            self.by.options = plans[self.axes.value].shared
-            self._choose_axes()
-            channels, groups = self.shape.sliders["c"], self.groups
-            self._shows(groups, "num_groups")
-            if change and needs(self.layer.value, "num_groups") and channels.value % groups.value:
-                groups.value = 2
-                channels.value = 4
-
-    @show_errors
-    def _choose_axes(self, _=None):
-        with self.settle():
-            names = self.axes.value.upper().split()
-            self.normalized_shape.options = [
-                (f"({', '.join(names[-last:])})", last) for last in range(1, len(names))
-            ]
-            self.normalized_shape.index = 0
-            self._shows(self.normalized_shape, "normalized_shape")
-            self.shape.ask_for(self.axes.value)
-
-    def _shows(self, control: widgets.Widget, argument: str) -> None:
-        """Whether the layer has this argument; its control is to be seen only then."""
-        reveal(control, needs(self.layer.value, argument))
-
-    def view(self) -> View:
-        """The slices that the layer pools."""
-        return view_shape(self.read())
+    def _axes_of(self, name: str) -> list[str]:
+        plans = plans_of(name)
+        self.by.options = next(iter(plans.values())).shared
+        return [*plans]
 
 
 shape_lab = opener(ShapeLab, "shape_lab")

@@ -1,6 +1,7 @@
 """Layers that are made for a shape, and the sliders of a shape and of a place in it."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cache
 from numbers import Integral
 
@@ -10,6 +11,7 @@ import torch
 import traitlets
 from torch import nn
 
+from normviz.labs.lab import Lab, one_of, reveal, show_errors, slider
 from normviz.layers import LAYERS
 from normviz.layers.weights import weight_norm
 from normviz.plans import Plan, plan_of
@@ -78,121 +80,137 @@ def integers(ndim: int) -> torch.Tensor:
     return torch.from_numpy(numbers).float()
 
 
-class ShapeSliders(widgets.HBox):
-    """One slider per axis; their positions together are ``value``, a shape.
-
-    Args:
-        sizes: the first of each axis.
-    """
+class _Sliders(widgets.HBox):
+    """One slider per axis; where those that are shown stand together is ``value``."""
 
     value = traitlets.Tuple()
 
-    def __init__(self, sizes: dict[str, int] = FIRST_SIZES):
-        self.sliders = {
-            name: widgets.IntSlider(
-                sizes[name],
-                min=1,
-                max=LONGEST,
-                description=f"{name}, {WORDS[name]}s",
-            )
-            for name in sizes
-        }
-        self._writing = False
+    def __init__(self, sliders: dict[str, widgets.IntSlider]):
+        self.sliders, self._read_from, self._writing = sliders, (), False
         super().__init__()
         self.add_class("nv-axes")
-        for slider in self.sliders.values():
-            slider.observe(self._read, "value")
+        for made in sliders.values():
+            made.observe(self._read, "value")
+
+    @contextmanager
+    def _silent(self):
+        """One slider after the other: none of them speaks for all."""
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+
+    def _read(self, _=None):
+        if not self._writing:
+            try:
+                self.value = tuple(self.sliders[name].value for name in self._read_from)
+            except traitlets.TraitError:  # of a slider that somebody widened
+                self._write({"new": self.value})
+                raise
+
+    @traitlets.validate("value")
+    def _fits(self, proposal):
+        if refused := self._refusal(proposal["value"]):
+            raise traitlets.TraitError(f"{refused}: got {proposal['value']}.")
+        return tuple(map(int, proposal["value"]))
+
+    @traitlets.observe("value")
+    def _write(self, change):
+        with self._silent():
+            for name, number in zip(self._read_from, change["new"], strict=True):
+                self.sliders[name].value = number
+
+
+class ShapeSliders(_Sliders):
+    """Sliders of sizes, each with its first one; together, a shape."""
+
+    def __init__(self, sizes: dict[str, int] = FIRST_SIZES):
+        super().__init__(
+            {n: slider(f"{n}, {WORDS[n]}s", size, 1, LONGEST) for n, size in sizes.items()}
+        )
 
     def ask_for(self, axes: str) -> None:
         """Show the sliders of these axes."""
-        self.children = [self.sliders[name] for name in axes.split()]
+        self._read_from = axes.split()
+        self.children = [self.sliders[name] for name in self._read_from]
         self._read()
 
-    def _read(self, _=None):
-        if not self._writing:
-            try:
-                self.value = tuple(slider.value for slider in self.children)
-            except traitlets.TraitError:  # of a slider that somebody widened
-                self._write({"new": self.value})
-                raise
-
-    @traitlets.validate("value")
-    def _fits(self, proposal):
-        shape = proposal["value"]
-        if len(shape) != len(self.children):
-            raise traitlets.TraitError(f"shape needs {len(self.children)} sizes here: got {shape}.")
-        if not all(isinstance(size, Integral) and 1 <= size <= LONGEST for size in shape):
-            raise traitlets.TraitError(f"sizes are ints from 1 to {LONGEST} here: got {shape}.")
-        return tuple(map(int, shape))
-
-    @traitlets.observe("value")
-    def _write(self, change):
-        self._writing = True  # one slider after the other: none of them speaks for the shape
-        try:
-            for slider, size in zip(self.children, change["new"], strict=True):
-                slider.value = size
-        finally:
-            self._writing = False
+    def _refusal(self, shape) -> str | None:
+        if len(shape) != len(self._read_from):
+            return f"shape needs {len(self._read_from)} sizes here"
+        fits = all(isinstance(size, Integral) and 1 <= size <= LONGEST for size in shape)
+        return None if fits else f"sizes are ints from 1 to {LONGEST} here"
 
 
-class PlaceSliders(widgets.HBox):
-    """One slider per axis with a choice; where they stand together is ``value``, an index."""
-
-    value = traitlets.Tuple()
+class PlaceSliders(_Sliders):
+    """Sliders of positions; together, an index. Where an axis has one position, none is shown."""
 
     def __init__(self):
-        self.sliders = {
-            name: widgets.IntSlider(
-                0,
-                min=0,
-                max=LONGEST - 1,
-                description=f"outlier's {name}",
-            )
-            for name in FIRST_SIZES
-        }
-        self._axes, self._shape, self._writing = [], (), False
-        super().__init__()
-        self.add_class("nv-axes")
-        for slider in self.sliders.values():
-            slider.observe(self._read, "value")
+        super().__init__({n: slider(f"outlier's {n}", 0, 0, LONGEST - 1) for n in FIRST_SIZES})
 
     def ask_for(self, axes: str, shape: tuple[int, ...]) -> None:
-        """Show the sliders of these axes, of those sizes; where the size is 1, there is none."""
-        self._axes, self._shape, self._writing = axes.split(), shape, True
-        try:
-            for name, size in zip(self._axes, shape, strict=True):
-                slider = self.sliders[name]
-                slider.value = min(slider.value, size - 1)
-                slider.max = max(1, size - 1)
-        finally:
-            self._writing = False
-        shown = zip(self._axes, shape, strict=True)
+        """Show the sliders of these axes, of those sizes."""
+        self._read_from, self._shape = axes.split(), shape
+        with self._silent():
+            for name, size in zip(self._read_from, shape, strict=True):
+                self.sliders[name].value = min(self.sliders[name].value, size - 1)
+                self.sliders[name].max = max(1, size - 1)
+        shown = zip(self._read_from, shape, strict=True)
         self.children = [self.sliders[name] for name, size in shown if size > 1]
         self._read()
 
-    def _read(self, _=None):
-        if not self._writing:
-            try:
-                self.value = tuple(self.sliders[name].value for name in self._axes)
-            except traitlets.TraitError:  # of a slider that somebody widened
-                self._write({"new": self.value})
-                raise
+    def _refusal(self, index) -> str | None:
+        if len(index) != len(self._shape):
+            return f"outlier needs {len(self._shape)} numbers here"
+        pairs = zip(index, self._shape, strict=True)
+        fits = all(isinstance(i, Integral) and 0 <= i < size for i, size in pairs)
+        return None if fits else f"outlier must stand in the shape {self._shape}"
 
-    @traitlets.validate("value")
-    def _fits(self, proposal):
-        index, shape = proposal["value"], self._shape
-        if len(index) != len(shape):
-            raise traitlets.TraitError(f"outlier needs {len(shape)} numbers here: got {index}.")
-        pairs = zip(index, shape, strict=True)
-        if not all(isinstance(i, Integral) and 0 <= i < size for i, size in pairs):
-            raise traitlets.TraitError(f"outlier must stand in the shape {shape}: got {index}.")
-        return tuple(map(int, index))
 
-    @traitlets.observe("value")
-    def _write(self, change):
-        self._writing = True
-        try:
-            for name, i in zip(self._axes, change["new"], strict=True):
-                self.sliders[name].value = i
-        finally:
-            self._writing = False
+class LayerLab(Lab):
+    """A lab of any layer on any shape; a subclass says which axes a layer takes."""
+
+    def _controls(self, setting, layers, sizes: dict[str, int] = FIRST_SIZES) -> list:
+        """The controls of a layer, to stand in a row; those of its shape are made, too."""
+        self.layer = widgets.Dropdown(options=layers, value=setting.layer, description="layer")
+        self.axes = widgets.Dropdown(description="axes")
+        self.normalized_shape = widgets.Dropdown(description="normalized_shape")
+        self.groups = slider("groups", setting.groups, 1, LONGEST)
+        self.shape = ShapeSliders(sizes)
+        return [self.layer, self.axes, one_of(self.normalized_shape, self.groups)]
+
+    def _axes_of(self, name: str) -> list[str]:
+        """What a layer takes."""
+        raise NotImplementedError
+
+    def _last_axes(self) -> int:
+        """How many axes ``normalized_shape`` names at first."""
+        return 1
+
+    def _has(self, argument: str) -> bool:
+        """Whether the layer has this argument."""
+        return needs(self.layer.value, argument)
+
+    @show_errors
+    def _choose_layer(self, change=None):
+        with self.settle():
+            known = self._axes_of(self.layer.value)
+            self.axes.options = [(f"({', '.join(axes.upper().split())})", axes) for axes in known]
+            self.axes.index = 0
+            self._choose_axes()
+            reveal(self.groups, self._has("num_groups"))
+            channels, groups = self.shape.sliders["c"], self.groups
+            if change and self._has("num_groups") and channels.value % groups.value:
+                groups.value, channels.value = 2, 4
+
+    @show_errors
+    def _choose_axes(self, _=None):
+        with self.settle():
+            names = self.axes.value.upper().split()
+            self.normalized_shape.options = [
+                (f"({', '.join(names[-last:])})", last) for last in range(1, len(names))
+            ]
+            self.normalized_shape.value = self._last_axes()
+            reveal(self.normalized_shape, self._has("normalized_shape"))
+            self.shape.ask_for(self.axes.value)

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-import ipywidgets as widgets
 import torch
 from torch import Tensor
 
 from normviz.arithmetic import write_out
 from normviz.ink import INK, line_style
-from normviz.labs.lab import Lab, RuleBroken, View, buttons, check_choice, opener
+from normviz.labs.lab import Lab, RuleBroken, View, buttons, check_choice, opener, slider
 from normviz.layers.batch_norm import BatchNorm1d
 from normviz.moments import Moments
 from normviz.plots import COLOURS, DASHES, DOTTED, GREY, Plot, add_bars
@@ -289,19 +288,13 @@ class WorkersLab(Lab):
     True
     """
 
-    Setting = WorkersSetting
+    Setting, view_of = WorkersSetting, staticmethod(view_workers)
     _plot = cached_property(lambda _: Plot(3, width=900, height=330))
 
     def __init__(self, setting: WorkersSetting):
-        self.workers = widgets.IntSlider(
-            setting.workers, min=1, max=MOST_WORKERS, description="workers"
-        )
-        self.samples = widgets.IntSlider(
-            setting.samples, min=2, max=MOST_SAMPLES, description="samples in all"
-        )
-        self.drift = widgets.FloatSlider(
-            setting.drift, min=0, max=4, step=0.1, description="drift from one to the next"
-        )
+        self.workers = slider("workers", setting.workers, 1, MOST_WORKERS)
+        self.samples = slider("samples in all", setting.samples, 2, MOST_SAMPLES)
+        self.drift = slider("drift from one to the next", setting.drift, 0, 4, 0.1)
         options = [(text, name) for name, text in PARTS.items()]
         self.parts = buttons("parts", options, setting.parts, width=140)
         self.sync = buttons("sync", [("off", False), ("on", True)], setting.sync)
@@ -312,10 +305,6 @@ class WorkersLab(Lab):
             picture_height=350,
         )
         self.draw_on(self.workers, self.samples, self.parts, self.drift, self.sync)
-
-    def view(self) -> View:
-        """What each worker normalizes with, and what comes of it."""
-        return view_workers(self.read(), self._plot)
 
 
 workers_lab = opener(WorkersLab, "workers_lab")

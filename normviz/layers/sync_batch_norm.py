@@ -6,7 +6,7 @@ refuses tensors of a CPU, and detectron2's naive one weighs all workers alike, h
 one has.
 """
 
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed, nn
@@ -158,10 +158,9 @@ class _Together(torch.autograd.Function):
         told = torch.cat(
             [own.mean.new_tensor([own.count]), own.mean.flatten(), own.squares.flatten()]
         )
-        parts = (
-            Moments(int(part[0]), *part[1:].reshape(2, *layout.aligned))
-            for part in _gather(told, group)
-        )
+        parts = [torch.empty_like(told) for _ in range(distributed.get_world_size(group))]
+        _all_take_part(distributed.all_gather, parts, told, group=group)
+        parts = (Moments(int(part[0]), *part[1:].reshape(2, *layout.aligned)) for part in parts)
         count, mean, squares = Moments.join([*parts])
         var = squares / max(count, 1)
         y, _, _ = plain(x, weight, bias, layout.pooled, eps, stored=(mean, var))
@@ -182,30 +181,16 @@ class _Together(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             gain = 1 / std if weight is None else precise(weight) / std
-            mean_1, mean_y = _add_up(torch.stack([of_1, of_y]), ctx.group) / ctx.count
+            sums = torch.stack([of_1, of_y])
+            _all_take_part(distributed.all_reduce, sums, group=ctx.group)
+            mean_1, mean_y = sums / ctx.count
             dx = ((grad - mean_1 - y * mean_y) * gain).to(x.dtype)
         return dx, dweight, dbias, None, None, None
 
 
-def _gather(told: Tensor, group) -> list[Tensor]:
-    """What each worker tells."""
-    gathered = [torch.empty_like(told) for _ in range(distributed.get_world_size(group))]
-    with _all_taking_part():
-        distributed.all_gather(gathered, told, group=group)
-    return gathered
-
-
-def _add_up(told: Tensor, group) -> Tensor:
-    """The sum of what all workers tell."""
-    with _all_taking_part():
-        distributed.all_reduce(told, group=group)
-    return told
-
-
-@contextmanager
-def _all_taking_part():
+def _all_take_part(collective: Callable, *told, group) -> None:
     try:
-        yield
+        collective(*told, group=group)
     except RuntimeError as error:
         raise RuntimeError(
             "SyncBatchNorm needs every worker of its group in each pass of training, and one did "
