@@ -73,27 +73,24 @@ import ipywidgets as widgets, matplotlib.pyplot as plt, numpy as np, torch
 from normviz import draw_slices, labs
 sys.path.append({str(ROOT)!r})
 from benchmarks.pictures import draw_with_matplotlib"""
-# Arms a page: when a control of a cell is used next, `window.took` becomes the milliseconds until
-# the first frame with another output was painted, counted from when the browser got the key.
-ARM = """([number, output]) => {
-    const cell = document.querySelectorAll('.jp-CodeCell')[number]
-    const last = () => [...cell.querySelectorAll(output)].at(-1)
-    const shown = () => last()?.src ?? last()?.firstChild
-    const before = shown()
-    promise(resolve => {
-        let start
-        const used = event => { start ??= event.timeStamp }
-        for (const kind of ['keydown', 'click'])
-            document.addEventListener(kind, used, { capture: true, once: true })
-        const observer = new MutationObserver(async () => {
-            if (start === undefined || !shown() || shown() === before) return
-            observer.disconnect()
-            await last().decode?.()  // an image
-            requestAnimationFrame(() => afterPaint(() => resolve(performance.now() - start)))
-        })
-        observer.observe(cell, { subtree: true, childList: true, attributes: true })
+# Arms a box: when a control is used next, `window.took` becomes the milliseconds until the first
+# frame with another output in the box was painted, counted from when the browser got the key.
+ARM = """(box, output) => promise(resolve => {
+    let start
+    const used = event => { start ??= event.timeStamp }
+    for (const kind of ['keydown', 'click'])
+        document.addEventListener(kind, used, { capture: true, once: true })
+    const observer = new MutationObserver(async changes => {
+        const shown = [...box.querySelectorAll(output)]
+        const isNew = ({ target, addedNodes }) => shown.some(one =>
+            one.contains(target) || [...addedNodes].some(node => node.contains(one)))
+        if (start === undefined || !changes.some(isNew)) return
+        observer.disconnect()
+        await shown.at(-1).decode?.()  // an image
+        requestAnimationFrame(() => afterPaint(() => resolve(performance.now() - start)))
     })
-}"""
+    observer.observe(box, { subtree: true, childList: true, attributes: true, characterData: true })
+})"""
 # The same for a pointer, counted from when the page hears of it: until one slice alone is lit.
 ARM_POINTER = """([number, nth]) => {
     const cell = document.querySelectorAll('.jp-CodeCell')[number]
@@ -136,7 +133,7 @@ class Move:
 
     cell: str
     control: str | tuple[str, str] = ""
-    output: str = ".widget-html-content"
+    output: str = ".widget-html-content:has(svg)"
 
 
 def controls(cell: str, *names: str | tuple[str, str]) -> list[Move]:
@@ -220,7 +217,7 @@ class Notebook:
             else:
                 cell.get_by_role("button", name=move.control[way], exact=True).hover()
             self.page.evaluate(TWO_FRAMES)  # the notebook may have scrolled
-            self.page.evaluate(ARM, [number, move.output])
+            cell.evaluate(ARM, move.output)
             if is_slider:
                 self.page.keyboard.press(("ArrowRight", "ArrowLeft")[way])
             else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.compare import Section
 from benchmarks.report import Report
 
-MODULES = ("layers", "workers", "pictures", "browser", "lessons", "exactness")
+MODULES = ("layers", "workers", "pictures", "browser", "site", "lessons", "exactness")
 FOLDER = Path(__file__).parent
 
 

@@ -82,6 +82,7 @@ class RecordedLab {
       made.innerHTML = html;
       change(old, made);
     });
+    requestAnimationFrame(reach); // docs/site.js
   }
 }
 

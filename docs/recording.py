@@ -300,7 +300,9 @@ def page_of(lab: Lab, name: str) -> str:
         for part, box in {"words": lab.readout, "body": lab.picture}.items()
     )
     controls = f'<div class="nv-controls">{WITHOUT_KERNEL}</div>'
-    return f'<div class="nv-lab" data-recording="{name}">{controls}{words}{body}</div>'
+    return (
+        f'<div class="nv-lab" data-recording="{name}">{lab.look.value}{controls}{words}{body}</div>'
+    )
 
 
 def write_recordings(app, failure):

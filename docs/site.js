@@ -4,7 +4,8 @@ const BLOCKS = 'pre, .table-wrapper, .cell_output [style*="overflow-x"]:not(:has
 
 function reach() {
   for (const block of document.querySelectorAll(BLOCKS)) {
-    block.tabIndex = block.scrollWidth > block.clientWidth ? 0 : -1;
+    const place = block.scrollWidth > block.clientWidth ? 0 : -1;
+    if (block.tabIndex !== place) block.tabIndex = place;
   }
 }
 

@@ -8,7 +8,6 @@ On a page, words wrap above what is drawn, and stay where they are while that is
 """
 
 import re
-from collections.abc import Iterator
 from html import escape
 from itertools import cycle
 
@@ -47,6 +46,15 @@ STYLE = f"""<style>
 @media print{{.nv-page{{break-inside:avoid}}.nv.nv,.nv.nv svg{{max-width:100%;height:auto}}}}
 {IN_SVG}</style>"""
 
+# What shows the lines of the lit slice: a few rules, for a browser is slow with one for each, and
+# the same ones in all pictures, for with a style that is new it lays out the whole page anew.
+TWENTY = 20  # squared, the most slices that are drawn
+DIGITS = {"visibility:var(--on,visible)": '$=".{}"', "--on:visible": '^="{}."'}
+LIT_AT = f".nv-page:has(:is({POINTED_AT})[data-at{{0}}]) [data-of{{0}}]"
+LINKS = "".join(
+    f"{','.join(LIT_AT.format(digit.format(i)) for i in range(TWENTY))}{{{effect}}}\n"
+    for effect, digit in DIGITS.items()
+)
 # All that may be said stands in one cell of a grid, so that nothing moves when it is said.
 PAGE_STYLE = f"""<style>
 .nv-page{{padding:4px 0;max-width:100%;outline:none}}
@@ -54,12 +62,12 @@ PAGE_STYLE = f"""<style>
 .nv-said{{display:grid;padding:4px 0;font-size:13px}}
 .nv-said>*{{grid-area:1/1}}
 .nv-said div,.nv-page:has({ANY_LIT}) .nv-hint{{visibility:hidden}}
-"""
+{LINKS}.nv-page:has({FROM_START}) .nv-said .nv-on{{visibility:visible}}
+{STYLE.removeprefix("<style>").replace(IN_SVG, "")}"""
 # A click into the picture has to take the focus, for Tab to go on from there.
 SCROLLING = '<div tabindex="-1" style="overflow-x:auto;outline:none">'
-PART, SLICE = '<g class="nv-part" data-view="', 'data-label="'
+PART, SLICE = '<g class="nv-part" data-view="', '<g class="nv-slice'
 SAID = ' class="nv-lit nv-'
-UNIT = 16  # slices that rules can tell apart; of more, which sixteen it is has to be known, too
 MANY = ' style="--on:hidden"'
 TEXT = re.compile(r'<text [^>]*?(?: class="(?:nv-lit )?([\w-]+)")?>(.*?)</text>')
 
@@ -98,31 +106,16 @@ def html_of(svg: str) -> str:
         width = "".join(re.findall('viewBox="0 0 (.*?) ', svg)[:1]) or "0"
         return f'{SCROLLING}<div style="min-width:{width}px">{svg}</div></div>'
     look, name = re.search(r' class="(.*?)".*?( aria-label=".*?")>', opening).groups()
-    style, _, head = opening.partition("<style>")[2].partition(f"{IN_SVG}</style>")
+    head = opening.partition(STYLE)[2]
     head, hint, last = _as_spans(head).partition('<span class="nv-hint">')
     lines = []
     drawn = "".join(_part_of_page(part, lines) for part in parts)
-    style = f"{PAGE_STYLE}{''.join(_rules(lines, drawn))}{style}</style>"
     return (
-        f'<div class="nv-page" tabindex="-1">{style}'
-        f'{head}<div class="nv-said"{MANY * (len(lines) > UNIT)}>{hint}{last}'
+        f'<div class="nv-page" tabindex="-1">{PAGE_STYLE}'
+        f'{head}<div class="nv-said"{MANY * (len(lines) > TWENTY)}>{hint}{last}'
         f'{"".join(lines)}</div><div style="overflow-x:auto"><div class="{look}" role="group"'
         f"{name}>{drawn}</div></div></div>"
     )
-
-
-def _rules(lines: list[str], drawn: str) -> Iterator[str]:
-    """What links a slice with its lines: a few rules, for a browser is slow with one for each."""
-    tens = -(-len(lines) // UNIT)
-    kinds = {"visibility:var(--on,visible)": [f'$=".{i}"' for i in range(min(len(lines), UNIT))]}
-    if tens > 1:
-        kinds["--on:visible"] = [f'^="{i}."' for i in range(tens)]
-    on = re.search(r' nv-on" data-label=".*?" data-at="((.*?\.).*?)"', drawn)
-    for (effect, places), of in zip(kinds.items(), ('="{0}"', '^="{1}"'), strict=False):
-        rules = [(f":is({POINTED_AT})", place) for place in places]
-        rules += [(FROM_START, of.format(*on.groups()))] if on else []
-        link = (f".nv-page:has({lit}[data-at{at}]) [data-of{at}]" for lit, at in rules)
-        yield f"{','.join(link)}{{{effect}}}\n" if rules else ""
 
 
 def _part_of_page(part: str, lines: list[str]) -> str:
@@ -142,9 +135,10 @@ def _take_words(drawn: str, lines: list[str]) -> str:
     place = drawn.find(SAID)
     if place < 0:
         return drawn
-    at = "{}.{}".format(*divmod(len(lines), UNIT))
+    at = "{}.{}".format(*divmod(len(lines), TWENTY))
     start, end = drawn.rindex("<", 0, place), drawn.index("</text></g>", place) + len("</text>")
-    lines.append(f'<div data-of="{at}">{_as_spans(drawn[start:end], "nv-line")}</div>')
+    on = ' class="nv-on"' * drawn.startswith(" nv-on")
+    lines.append(f'<div{on} data-of="{at}">{_as_spans(drawn[start:end], "nv-line")}</div>')
     return f"{drawn[:start]}{drawn[end:]}".replace('"', f'" data-at="{at}"', 1)
 
 

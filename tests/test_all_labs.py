@@ -17,7 +17,7 @@ import pytest
 from traitlets import TraitError
 
 from normviz import labs
-from normviz.labs.lab import WITHOUT_KERNEL, SliderNames, View, rule
+from normviz.labs.lab import STYLES, WITHOUT_KERNEL, SliderNames, View, rule
 
 MOVES = int(os.environ.get("NORMVIZ_MOVES", "12"))
 LABS = {
@@ -201,12 +201,13 @@ def test_every_control_has_a_name_of_its_own(open_lab, monkeypatch):
 @every_lab
 def test_nothing_below_the_lab_moves(open_lab):
     lab, random = open_lab(), Random(4)
-    first = lab.readout.layout.height, lab.picture.layout.height
+    first, look = (lab.readout.layout.height, lab.picture.layout.height), lab.look.value
     assert all(re.fullmatch(r"[1-9]\d+px", height) for height in first)
     for _ in range(6):
         move(lab, random)
         assert (lab.readout.layout.height, lab.picture.layout.height) == first
-        assert lab.children[-3:-1] == (lab.readout, lab.picture)
+        assert lab.children[-4:-2] == (lab.readout, lab.picture)
+        assert lab.look.value == look  # or the page would be laid out anew
         assert lab.readout.layout.overflow == lab.picture.layout.overflow == "auto"
 
 
@@ -233,7 +234,8 @@ def test_an_unexpected_error_is_shown_as_text_and_the_lab_goes_on(open_lab, monk
 def assert_shown_without_a_kernel(lab):
     still = lab.still()
     assert isinstance(still, View)
-    assert still._repr_html_() == lab.readout.value + lab.picture.value
+    assert (still.words, STYLES.sub("", still.body)) == (lab.readout.value, lab.picture.value)
+    assert {*STYLES.findall(still.body)} <= {*STYLES.findall(lab.look.value)}
     assert still._repr_html_().startswith(still.words)
     drawn = re.findall("<svg.*?</svg>", still._repr_html_(), re.DOTALL)
     assert len(drawn) == len(still.pictures)
@@ -249,7 +251,8 @@ def test_where_there_is_no_kernel_a_line_tells_how_to_get_one_above_how_it_opens
     lab = open_lab()
     shown = lab._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in shown
-    assert f"{WITHOUT_KERNEL}{lab.readout.value}{lab.picture.value}" in shown["text/html"]
+    parts = WITHOUT_KERNEL, lab.readout.value, lab.look.value, lab.picture.value
+    assert "".join(parts) in shown["text/html"]
     assert "Binder" in WITHOUT_KERNEL
 
 

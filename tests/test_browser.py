@@ -1,4 +1,4 @@
-"""The lessons in a real JupyterLab, and in Notebook 7, worked with a pointer and with a keyboard."""
+"""The lessons in a real JupyterLab and in Notebook 7, worked with a pointer and a keyboard."""
 
 import re
 from contextlib import contextmanager
@@ -453,7 +453,7 @@ def test_all_text_is_readable_in_either_theme(page):
 
 def test_a_lesson_can_be_worked_from_the_keyboard_alone(visited):
     cells = read(LESSONS[0]).cells
-    with visited([*OPENED][0]) as page:
+    with visited(next(iter(OPENED))) as page:
         for cell in cells[:-1]:  # its first cell has the focus
             assert active(page) == cell.id
             page.keyboard.press("Shift+Enter")

@@ -28,6 +28,7 @@ WITHOUT_KERNEL = (
     "one on Binder. Below is how it opens.</p>"
 )
 
+STYLES = re.compile("<style>.*?</style>", re.DOTALL)
 LONGEST, LARGEST = 8, 1e6  # of a vector: how many numbers, and how large they may be
 COLUMN = 174  # pixels that lab.css leaves beside a label in the narrowest column
 
@@ -231,7 +232,8 @@ class Lab(widgets.VBox):
         boxes = [widgets.HBox(row) for row in rows]
         for box in boxes:
             box.add_class("nv-row")
-        super().__init__([*boxes, self.readout, self.picture, SliderNames()])
+        self.look = widgets.HTML(layout=widgets.Layout(display="none"))
+        super().__init__([*boxes, self.readout, self.picture, self.look, SliderNames()])
         self.add_class("nv-lab")
         self._settling = False
         named = {f.name: getattr(self, f.name) for f in fields(self.Setting)}
@@ -239,7 +241,9 @@ class Lab(widgets.VBox):
 
     def _repr_mimebundle_(self, **options) -> dict:
         # What a page without a kernel shows in the lab's place.
-        still = f"<div>{WITHOUT_KERNEL}{self.readout.value}{self.picture.value}</div>"
+        still = (
+            f"<div>{WITHOUT_KERNEL}{self.readout.value}{self.look.value}{self.picture.value}</div>"
+        )
         return super()._repr_mimebundle_(**options) | {"text/html": still}
 
     def read(self):
@@ -309,7 +313,9 @@ class Lab(widgets.VBox):
         """Show what the controls stand for now."""
         if not self._settling:
             view = self.still()
-            self.readout.value, self.picture.value = view.words, view.body
+            # For each style that is new, a browser lays out the whole page anew.
+            self.look.value = "".join(dict.fromkeys(STYLES.findall(view.body))) or self.look.value
+            self.readout.value, self.picture.value = view.words, STYLES.sub("", view.body)
 
     def draw_on(self, *controls: widgets.Widget) -> None:
         """Draw now, and whenever one of these controls has a new value."""

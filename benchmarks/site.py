@@ -1,0 +1,93 @@
+"""What a page of the site costs: from a move of its recorded lab to paint, and its bytes."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from gzip import compress
+from operator import attrgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.browser import ARM, FLOOR_NAME, TOOLS, TWO_FRAMES, p95
+from benchmarks.compare import Row, Section, Spread, in_turns, ratio
+from tools.chromium import chromium
+from tools.jupyter import ROOT
+from tools.notebooks import LESSONS
+
+AIM, BYTES = 2, 600_000
+LABEL = """() => {
+    const box = document.createElement('p')
+    box.innerHTML = '<input type=range max=10 value=5><output>5</output>'
+    box.id = 'label'
+    const [slider, label] = box.children
+    slider.addEventListener('input', () => { label.value = slider.value })
+    document.querySelector('.nv-lab').append(box)
+}"""
+NOTES = """\
+Pages of `make site`, opened as files in Chromium without a window and without a graphics card. Each
+slider of a lab, or each row of buttons where there is no slider, is moved on, in turns with a
+slider, added to the page, that sets a label. Time goes from the key press to the end of the first
+frame that shows other words or another picture. The control that takes longest stands here. A p95
+is that of all rounds, as a multiple of the p95 of the label. Bytes are those of the page and of its
+recording, compressed."""
+
+
+def build(folder: Path, quick: bool) -> None:
+    """The site: all lessons run, all labs recorded."""
+    settings = ["-D", f"recorded_states={2 if quick else 24}"]
+    command = [sys.executable, "-m", "sphinx", "-q", "-E", "-c", ROOT / "docs", *settings]
+    subprocess.run([*command, ROOT, folder], check=True, stderr=subprocess.DEVNULL)
+
+
+def moves_on(page) -> dict[str, Iterator[float]]:
+    """Of each slider of a lab, or else of its buttons: moved on, the milliseconds to paint."""
+    boxes = page.locator(".nv-controls [data-name]:visible")
+    sliders = boxes.filter(has=page.locator("[type=range]:enabled"))
+    moved = sliders if sliders.count() else boxes.filter(has=page.locator("[type=radio]:enabled"))
+    return {"": use(page.locator("#label"), "output")} | {
+        box.get_attribute("data-name"): use(box, ".nv-words, .nv-body") for box in moved.all()
+    }
+
+
+def use(box, output: str) -> Iterator[float]:
+    """By the arrow keys, to the right while there is something: of buttons, to the next one."""
+    lab, moved = box.page.locator(".nv-lab"), box.locator("[type=range], :checked").first
+    while True:
+        key = "ArrowLeft" if moved.evaluate("it => it.value === it.max") else "ArrowRight"
+        moved.focus()
+        box.page.evaluate(TWO_FRAMES)
+        lab.evaluate(ARM, output)
+        box.page.keyboard.press(key)
+        yield box.page.evaluate("window.took")
+
+
+def rows_of(path: Path, browser, rounds: int) -> list[Row]:
+    """Of one lesson."""
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.goto(path.as_uri())
+    lab = page.locator("[data-recording]")
+    lab.scroll_into_view_if_needed()
+    lab.locator("[data-name]:visible").first.wait_for()
+    page.evaluate(TOOLS)
+    page.evaluate(LABEL)
+    took = in_turns({name: move.__next__ for name, move in moves_on(page).items()}, rounds)
+    floor, name = took.pop(""), path.stem.replace("_", " ")
+    p50 = max((ratio(times, floor) for times in took.values()), key=attrgetter("median"))
+    cost = max(map(p95, took.values())) / p95(floor)
+    recording = path.parents[1] / f"_static/labs/{lab.get_attribute('data-recording')}.js"
+    size = sum(len(compress(file.read_bytes())) for file in (path, recording))
+    page.close()
+    return [
+        Row(f"{name}: p50", FLOOR_NAME, p50, AIM),
+        Row(f"{name}: p95", FLOOR_NAME, Spread(cost, cost, cost), AIM),
+        Row(f"{name}: bytes", "–", Spread(size, size, size), BYTES, unit="bytes"),
+    ]
+
+
+def measure(*, quick: bool = False) -> Section:
+    """Move to paint, and bytes, of each lesson with a lab."""
+    with TemporaryDirectory() as folder, chromium() as browser:
+        build(Path(folder), quick)
+        pages = [Path(folder, "notebooks", name).with_suffix(".html") for name in LESSONS[1:]]
+        rows = [row for path in pages for row in rows_of(path, browser, 3 if quick else 30)]
+    return Section("The site", rows, NOTES)
