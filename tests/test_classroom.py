@@ -22,7 +22,9 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 
 from classroom import hub, run
-from classroom.student import DISK, WAYS, Student
+from classroom.student import DISK, PASSWORD, WAYS, Student
+from tools.jupyter import run_all_cells, visit
+from tools.notebooks import LESSONS, read
 
 
 def student(name, seconds=60.0, hub="http://127.0.0.1", own=WAYS, **changes):
@@ -178,3 +180,29 @@ def test_a_terminal_that_closes_ends_the_class(running):
         for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
             process.send_signal(number)
         assert process.stderr.read() == "Stopped: nothing is left of the class.\n"
+
+
+@pytest.mark.browser
+def test_pictures_labs_and_predictions_work_on_a_real_hub(running, chromium, monkeypatch, tmp_path):
+    config = tmp_path / "config.py"  # shows the page what runs in it
+    shown = "c.Spawner.args = ['--LabApp.expose_app_in_browser=True']"
+    config.write_text(f"{hub.CONFIG.read_text()}\n{shown}\n")
+    monkeypatch.setattr(hub, "CONFIG", config)
+    with hub.open_hub([LESSONS[5]], False, tmp_path / "log") as [ada], chromium.new_page() as page:
+        page.goto(f"{ada.hub}/hub/login?next=/hub/spawn")
+        page.locator("#username_input").fill(ada.name)
+        page.locator("#password_input").fill(PASSWORD)
+        page.locator("#login_submit").click()
+        page.wait_for_url(f"**/user/{ada.name}/lab**", timeout=60_000)
+        server = {"url": f"{ada.hub}/user/{ada.name}/", "root_dir": ada.home, "token": ""}
+        visit(page, server, read(LESSONS[5]))
+        run_all_cells(page)
+        picture = page.locator(".nv-page:has(.nv-slice)").first
+        picture.locator(".nv-slice").last.locator(".nv-cell").last.hover()
+        assert picture.locator("[data-of]").last.is_visible()
+        page.get_by_role("radio").first.check()
+        choice = page.locator(".jp-CodeCell", has=page.locator("fieldset")).first
+        choice.get_by_text("Recorded.").wait_for()
+        lab = page.locator(".nv-lab")
+        lab.get_by_role("button", name="eval").click()
+        lab.get_by_text("the running ones").first.wait_for()
