@@ -2,7 +2,8 @@
 
 A recorder moves the controls of a lab and keeps what it shows. Where the settings are few, it goes
 everywhere; or else to all that one move reaches, from the state in which the lab opens and from
-others, which it reaches by a move of a list or of buttons. No lab knows of it.
+others, which it reaches by a move of a list or of buttons, or of a slider if there are none. No lab
+knows of it.
 """
 
 import itertools
@@ -27,6 +28,7 @@ from normviz.labs.lab import WITHOUT_KERNEL, Lab
 
 FEW = 400  # settings, all of which are recorded
 MOST, LARGEST = 24, 480_000  # states that have all their moves; bytes, compressed
+TELLING = 2  # of these at least, besides the opening state
 KINDS = ("list", "buttons", "check", "range")
 CLICKS = 60  # of a button, one after another
 OPENS = re.compile(r"normviz\.labs\.\w+_lab\(.*\)(?<!\.still\(\))")
@@ -89,6 +91,7 @@ Move = tuple[str, int]  # of a control, to a position
 class Hub:
     """A state from which all single moves are recorded, and what leads to it."""
 
+    state: int
     path: tuple[Move, ...]
     seen: dict[str, tuple[Look, int]]
     values: dict[str, object]
@@ -111,12 +114,15 @@ class Recording:
         self.hubs: list[int] = []
         opening = self._expand(())
         everywhere = prod(max(1, len(labels)) for (labels, *_), _ in opening.seen.values()) <= FEW
-        paths = deque(self._choices(opening))
-        while paths and (everywhere or len(self.hubs) < most):
+        ways = deque(self._choices(opening))
+        while ways and (everywhere or len(self.hubs) < most):
+            there, path = ways.popleft()
+            if there in self.hubs:
+                continue
             size = self.size if len(self.hubs) == 1 else 0
-            hub = self._expand(paths.popleft())
-            if hub and everywhere:
-                paths.extend(self._choices(hub, among=KINDS))
+            hub = self._expand(path)
+            if everywhere:
+                ways.extend(self._choices(hub, among=KINDS))
             elif size:  # the others will take as much as the second
                 most = min(most, 1 + (LARGEST - size) // max(1, self.size - size))
 
@@ -138,15 +144,14 @@ class Recording:
         view = self.views.setdefault(html, len(self.views))
         return self.states.setdefault((*self.seen().items(), view), len(self.states))
 
-    def _expand(self, path: tuple[Move, ...]) -> Hub | None:
-        """Record all single moves from where a path leads; nothing if that is a hub already."""
+    def _expand(self, path: tuple[Move, ...]) -> Hub:
+        """Record all single moves from where a path leads."""
         self._start(path)
-        if (here := self.note()) in self.hubs:
-            return None
+        here = self.note()
         self.hubs.append(here)
         controls, moves = controls_of(self.lab), self.moves.setdefault(here, {})
         values = {name: c.value for name, c in controls.items() if hasattr(c, "value")}
-        hub = Hub(path, self.seen(), values)
+        hub = Hub(here, path, self.seen(), values)
         for name, ((labels, disabled, hidden), stands) in hub.seen.items():
             if disabled or hidden or (kind := kind_of(controls[name])) == "text":
                 continue
@@ -191,16 +196,26 @@ class Recording:
             step(self.lab, name, 0)
             here, there = there, self.note()
 
-    def _choices(self, hub: Hub, among=("list", "buttons", "check")) -> Iterator[tuple[Move, ...]]:
-        """Paths by one move on: the next position in each list, then the second in each, …."""
+    def _choices(
+        self, hub: Hub, among=("list", "buttons", "check")
+    ) -> Iterator[tuple[int, tuple[Move, ...]]]:
+        """One move on, states and their paths: the next of each list, then the second of each, ….
+
+        If there is hardly a list, also to the end of each slider.
+        """
         kinds = {name: kind for row in self.rows for name, kind in row.items()}
-        rounds = [
-            [(*hub.path, (name, (stands + by) % len(labels))) for by in range(1, len(labels))]
-            for name, ((labels, disabled, hidden), stands) in hub.seen.items()
-            if kinds[name] in among and not disabled and not hidden
-        ]
-        for paths in zip_longest(*rounds):
-            yield from filter(None, paths)
+        rounds, ends = [], []
+        for name, ((labels, disabled, hidden), stands) in hub.seen.items():
+            others = [(name, (stands + by) % len(labels)) for by in range(1, len(labels))]
+            if kinds[name] in among and not disabled and not hidden:
+                rounds.append(others)
+            elif kinds[name] == "range" and not disabled and not hidden:
+                ends.append([(name, len(labels) - 1)])
+        if sum(map(len, rounds)) < TELLING:
+            rounds += ends
+        for moves in zip_longest(*rounds):
+            for name, place in filter(None, moves):
+                yield self.moves[hub.state][name][place], (*hub.path, (name, place))
 
     @property
     def size(self) -> int:

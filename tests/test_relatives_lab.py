@@ -330,7 +330,7 @@ def test_a_ring_marks_the_outlier_and_its_slice_is_lit():
     x, y = map(int, cell.groups())
     assert f'<rect x="{x + 1}" y="{y + 1}"' in svg
     assert svg.count('stroke="#111" stroke-width="2"') == 1
-    assert re.findall('nv-on" .*?data-label="(.)"', svg) == ["1"]
+    assert re.findall('nv-on" data-at="[^"]*" data-label="(.)"', svg) == ["1"]
     assert "nv-on" not in open_at("SwitchableNorm2d").picture.value
 
 
