@@ -167,7 +167,7 @@ WAYS: dict[str, tuple[float | None, list[Move]]] = {
     "momentum lab": (2.5, controls("labs.momentum_lab()", *OF_MOMENTUM, MODE)),
     "Bessel lab": (PLOT, controls("labs.bessel_lab()", "m, numbers in a sample", "samples")),
     "linearity lab": (PLOT, controls("labs.linearity_lab()", "a", "b", "ε", MODE)),
-    "gradient lab": (2.5, controls("labs.gradient_lab()", "weight γ", "ε", MODE, DETACHED)),
+    "gradient lab": (2.5, controls("labs.gradient_lab(eps=0.1)", "weight γ", "ε", MODE, DETACHED)),
     "relatives lab": (PICTURE, controls("labs.relatives_lab()", *OF_RELATIVES, MODE, CHANGED)),
     "detective lab": (
         PICTURE,

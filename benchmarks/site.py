@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from gzip import compress
-from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,28 +24,32 @@ LABEL = """() => {
 }"""
 NOTES = """\
 Pages of `make site`, opened as files in Chromium without a window and without a graphics card. Each
-slider of a lab, or each row of buttons where there is no slider, is moved on, in turns with a
-slider, added to the page, that sets a label. Time goes from the key press to the end of the first
-frame that shows other words or another picture. The control that takes longest stands here. A p95
-is that of all rounds, as a multiple of the p95 of the label. Bytes are those of the page and of its
-recording, compressed."""
+slider of a lab, or each row of buttons where there is no slider, is moved on to its end, in turns
+with a slider, added to the page, that sets a label. Time goes from the key press to the end of the
+first frame that shows other words or another picture. The control that takes longest stands here. A
+p95 is that of all rounds, as a multiple of the p95 of the label. Bytes are those of the page and of
+its recording, compressed."""
 
 
 def build(folder: Path, quick: bool) -> None:
     """The site: all lessons run, all labs recorded."""
     settings = ["-D", f"recorded_states={2 if quick else 24}"]
     command = [sys.executable, "-m", "sphinx", "-q", "-E", "-c", ROOT / "docs", *settings]
-    subprocess.run([*command, ROOT, folder], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*command, ROOT, folder], check=True)
 
 
-def moves_on(page) -> dict[str, Iterator[float]]:
+def moves_on(page) -> list[Iterator[float]]:
     """Of each slider of a lab, or else of its buttons: moved on, the milliseconds to paint."""
     boxes = page.locator(".nv-controls [data-name]:visible")
     sliders = boxes.filter(has=page.locator("[type=range]:enabled"))
     moved = sliders if sliders.count() else boxes.filter(has=page.locator("[type=radio]:enabled"))
-    return {"": use(page.locator("#label"), "output")} | {
-        box.get_attribute("data-name"): use(box, ".nv-words, .nv-body") for box in moved.all()
-    }
+    return [use(box, ".nv-words, .nv-body") for box in moved.all()]
+
+
+def costs(label: Iterator[float], move: Iterator[float], rounds: int) -> tuple[Spread, float]:
+    """Of one control, in turns with the label: p50 and p95, as multiples of the label's."""
+    took = in_turns({"floor": label.__next__, "move": move.__next__}, rounds)
+    return ratio(took["move"], took["floor"]), p95(took["move"]) / p95(took["floor"])
 
 
 def use(box, output: str) -> Iterator[float]:
@@ -70,10 +73,11 @@ def rows_of(path: Path, browser, rounds: int) -> list[Row]:
     lab.locator("[data-name]:visible").first.wait_for()
     page.evaluate(TOOLS)
     page.evaluate(LABEL)
-    took = in_turns({name: move.__next__ for name, move in moves_on(page).items()}, rounds)
-    floor, name = took.pop(""), path.stem.replace("_", " ")
-    p50 = max((ratio(times, floor) for times in took.values()), key=attrgetter("median"))
-    cost = max(map(p95, took.values())) / p95(floor)
+    name = path.stem.replace("_", " ")
+    p50, cost = max(
+        (costs(use(page.locator("#label"), "output"), move, rounds) for move in moves_on(page)),
+        key=lambda cost: cost[0].median,
+    )
     recording = path.parents[1] / f"_static/labs/{lab.get_attribute('data-recording')}.js"
     size = sum(len(compress(file.read_bytes())) for file in (path, recording))
     page.close()

@@ -65,7 +65,9 @@ class RecordedLab {
 
   move(input, place) {
     const state = this.movesOf(input)[place];
+    const [opening] = this.hubs;
     if (this.hubs.includes(state)) this.hub = state;
+    else if (this.moves[opening][input.name]?.includes(state)) this.hub = opening;
     this.show(state);
   }
 
@@ -77,12 +79,12 @@ class RecordedLab {
       input.show(labels, stands[nth]?.[1] ?? 0, disabled || !this.movesOf(input), hidden);
     });
     this.views.at(view).forEach((html, nth) => {
-      const [old] = this.lab.querySelectorAll([".nv-words", ".nv-body"][nth]);
+      const old = this.lab.querySelector([".nv-words", ".nv-body"][nth]);
       const made = old.cloneNode();
       made.innerHTML = html;
       change(old, made);
     });
-    requestAnimationFrame(reach); // docs/site.js
+    requestAnimationFrame(() => reach(this.lab)); // docs/site.js
   }
 }
 
@@ -211,13 +213,14 @@ function make(tag, properties, ...children) {
   return element;
 }
 
-// Make a node what another one is, and touch only what differs: what is scrolled stays so, and a
-// style that is new would have the whole page laid out anew.
+// Make a node what another one is, and touch only what differs: the rest is not laid out anew, and
+// what is scrolled stays so, with the tabindex by which it is reached.
 function change(node, made) {
-  const names = [node, made].map((it) => it.getAttributeNames?.().join());
-  if (node.nodeName !== made.nodeName || names[0] !== names[1]) return node.replaceWith(made);
+  const [names, wanted] = [node, made].map((it) => (it.getAttributeNames?.() ?? []).filter(isLasting));
+  if (node.nodeName !== made.nodeName || names.join() !== wanted.join()) return node.replaceWith(made);
   if (node.nodeValue !== made.nodeValue) node.nodeValue = made.nodeValue;
-  for (const { name, value } of made.attributes ?? []) {
+  for (const name of wanted) {
+    const value = made.getAttribute(name);
     if (node.getAttribute(name) !== value) node.setAttribute(name, value);
   }
   const children = [...made.childNodes];
@@ -227,6 +230,8 @@ function change(node, made) {
     else node.append(child);
   });
 }
+
+const isLasting = (name) => name !== "tabindex";
 
 // A recording is loaded when its lab comes near.
 addEventListener("DOMContentLoaded", () => {

@@ -2,12 +2,12 @@
 // A picture has a style of its own; in most, Tab reaches what is drawn.
 const BLOCKS = 'pre, .table-wrapper, .cell_output [style*="overflow-x"]:not(:has([tabindex="0"]))';
 
-function reach() {
-  for (const block of document.querySelectorAll(BLOCKS)) {
+function reach(part) {
+  for (const block of part.querySelectorAll(BLOCKS)) {
     const place = block.scrollWidth > block.clientWidth ? 0 : -1;
     if (block.tabIndex !== place) block.tabIndex = place;
   }
 }
 
-addEventListener("load", reach);
-addEventListener("resize", reach);
+addEventListener("load", () => reach(document));
+addEventListener("resize", () => reach(document));

@@ -295,7 +295,14 @@ class Reduction:
                 f"stat must have shape {layout.stat_shape} for an input of shape {tuple(shape)} "
                 f"under {self.pattern!r}: got {tuple(stat.shape)}."
             )
-        return _broadcast(stat.reshape(layout.aligned), layout.split).reshape(layout.shape)
+        # First along the names of a group, which then merge into one axis; the rest needs no copy.
+        kept = {*layout.kept_names}
+        whole = [len(group) > 1 or group[0][0] in kept for group in layout.groups]
+        sizes = zip(whole, layout.groups, strict=True)
+        grouped = [size if one else 1 for one, group in sizes for _, size in group]
+        merged = [size if one else 1 for one, size in zip(whole, layout.shape, strict=True)]
+        stat = _broadcast(stat.reshape(layout.aligned), grouped)
+        return _broadcast(stat.reshape(merged), layout.shape)
 
     def layout(self, shape) -> Layout:
         """What the pattern makes of a shape."""

@@ -95,7 +95,7 @@ def buttons(
 
 
 def slider(text: str, value: float, least: float, most: float, step: float = 1, **more):
-    """A slider of ints, or of floats if its step is one."""
+    """A slider of ints; of floats, if its step is a float."""
     kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
     return kind(value, min=least, max=most, step=step, description=text, **more)
 
@@ -313,9 +313,10 @@ class Lab(widgets.VBox):
         """Show what the controls stand for now."""
         if not self._settling:
             view = self.still()
-            # For each style that is new, a browser lays out the whole page anew.
-            self.look.value = "".join(dict.fromkeys(STYLES.findall(view.body))) or self.look.value
-            self.readout.value, self.picture.value = view.words, STYLES.sub("", view.body)
+            body = view.body
+            # For a style that is new, a browser lays out the whole page anew. A refusal has none.
+            self.look.value = "".join(dict.fromkeys(STYLES.findall(body))) or self.look.value
+            self.readout.value, self.picture.value = view.words, STYLES.sub("", body)
 
     def draw_on(self, *controls: widgets.Widget) -> None:
         """Draw now, and whenever one of these controls has a new value."""
