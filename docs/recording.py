@@ -2,8 +2,8 @@
 
 A recorder moves the controls of a lab and keeps what it shows. Where the settings are few, it goes
 everywhere; or else to all that one move reaches, from the state in which the lab opens and from
-others, which it reaches by a move of a list or of buttons, or of a slider if there are none. No lab
-knows of it.
+others, which it reaches by a move of a list or of buttons, or of a slider to its end. No lab knows
+of it.
 """
 
 import itertools
@@ -28,8 +28,7 @@ from normviz.labs.lab import WITHOUT_KERNEL, Lab
 
 FEW = 400  # settings, all of which are recorded
 MOST, LARGEST = 24, 480_000  # states that have all their moves; bytes, compressed
-TELLING = 2  # of these at least, besides the opening state
-KINDS = ("list", "buttons", "check", "range")
+LISTS = ("list", "buttons", "check")
 CLICKS = 60  # of a button, one after another
 OPENS = re.compile(r"normviz\.labs\.\w+_lab\(.*\)(?<!\.still\(\))")
 NUMBERS = re.compile(r"(?<![\w#.])-?\d+(?:\.\d+)?")
@@ -114,7 +113,8 @@ class Recording:
         self.hubs: list[int] = []
         opening = self._expand(())
         everywhere = prod(max(1, len(labels)) for (labels, *_), _ in opening.seen.values()) <= FEW
-        ways = deque(self._choices(opening))
+        among = (*LISTS, "range") if everywhere else LISTS
+        ways = deque(self._choices(opening, among))
         while ways and (everywhere or len(self.hubs) < most):
             there, path = ways.popleft()
             if there in self.hubs:
@@ -122,7 +122,7 @@ class Recording:
             size = self.size if len(self.hubs) == 1 else 0
             hub = self._expand(path)
             if everywhere:
-                ways.extend(self._choices(hub, among=KINDS))
+                ways.extend(self._choices(hub, among))
             elif size:  # the others will take as much as the second
                 most = min(most, 1 + (LARGEST - size) // max(1, self.size - size))
 
@@ -196,24 +196,21 @@ class Recording:
             step(self.lab, name, 0)
             here, there = there, self.note()
 
-    def _choices(
-        self, hub: Hub, among=("list", "buttons", "check")
-    ) -> Iterator[tuple[int, tuple[Move, ...]]]:
+    def _choices(self, hub: Hub, among) -> Iterator[tuple[int, tuple[Move, ...]]]:
         """One move on, states and their paths: the next of each list, then the second of each, ….
 
-        If there is hardly a list, also to the end of each slider.
+        After all lists, to the end of each slider that is not among them.
         """
         kinds = {name: kind for row in self.rows for name, kind in row.items()}
         rounds, ends = [], []
-        for name, ((labels, disabled, hidden), stands) in hub.seen.items():
-            others = [(name, (stands + by) % len(labels)) for by in range(1, len(labels))]
-            if kinds[name] in among and not disabled and not hidden:
-                rounds.append(others)
-            elif kinds[name] == "range" and not disabled and not hidden:
-                ends.append([(name, len(labels) - 1)])
-        if sum(map(len, rounds)) < TELLING:
-            rounds += ends
-        for moves in zip_longest(*rounds):
+        for name in self.moves[hub.state]:
+            (labels, *_), stands = hub.seen[name]
+            if kinds[name] in among:
+                others = range(stands + 1, stands + len(labels))
+                rounds.append([(name, place % len(labels)) for place in others])
+            elif kinds[name] == "range":
+                ends.append((name, len(labels) - 1))
+        for moves in (*zip_longest(*rounds), ends):
             for name, place in filter(None, moves):
                 yield self.moves[hub.state][name][place], (*hub.path, (name, place))
 
@@ -314,10 +311,8 @@ def page_of(lab: Lab, name: str) -> str:
         f'<div class="nv-{part}" style="--height:{box.layout.height}">{box.value}</div>'
         for part, box in {"words": lab.readout, "body": lab.picture}.items()
     )
-    controls = f'<div class="nv-controls">{WITHOUT_KERNEL}</div>'
-    return (
-        f'<div class="nv-lab" data-recording="{name}">{lab.look.value}{controls}{words}{body}</div>'
-    )
+    parts = f'{lab.styles.value}<div class="nv-controls">{WITHOUT_KERNEL}</div>{words}{body}'
+    return f'<div class="nv-lab" data-recording="{name}">{parts}</div>'
 
 
 def write_recordings(app, failure):

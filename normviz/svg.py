@@ -47,8 +47,9 @@ STYLE = f"""<style>
 {IN_SVG}</style>"""
 
 # What shows the lines of the lit slice: a few rules, for a browser is slow with one for each, and
-# the same ones in all pictures, for with a style that is new it lays out the whole page anew.
-TWENTY = 20  # squared, the most slices that are drawn
+# the same ones in all pictures, for with a style that is new it lays out the whole page anew. One
+# rule knows the units of a slice's number, base twenty, and of many slices, one knows the twenties.
+TWENTY = 20  # squared, grid.MAX_CELLS
 DIGITS = {"visibility:var(--on,visible)": '$=".{}"', "--on:visible": '^="{}."'}
 LIT_AT = f".nv-page:has(:is({POINTED_AT})[data-at{{0}}]) [data-of{{0}}]"
 LINKS = "".join(

@@ -201,13 +201,13 @@ def test_every_control_has_a_name_of_its_own(open_lab, monkeypatch):
 @every_lab
 def test_nothing_below_the_lab_moves(open_lab):
     lab, random = open_lab(), Random(4)
-    first, look = (lab.readout.layout.height, lab.picture.layout.height), lab.look.value
+    first, styles = (lab.readout.layout.height, lab.picture.layout.height), lab.styles.value
     assert all(re.fullmatch(r"[1-9]\d+px", height) for height in first)
     for _ in range(6):
         move(lab, random)
         assert (lab.readout.layout.height, lab.picture.layout.height) == first
         assert lab.children[-4:-2] == (lab.readout, lab.picture)
-        assert lab.look.value == look  # or the page would be laid out anew
+        assert lab.styles.value == styles  # or the page would be laid out anew
         assert lab.readout.layout.overflow == lab.picture.layout.overflow == "auto"
 
 
@@ -235,7 +235,7 @@ def assert_shown_without_a_kernel(lab):
     still = lab.still()
     assert isinstance(still, View)
     assert (still.words, STYLES.sub("", still.body)) == (lab.readout.value, lab.picture.value)
-    assert {*STYLES.findall(still.body)} <= {*STYLES.findall(lab.look.value)}
+    assert {*STYLES.findall(still.body)} <= {*STYLES.findall(lab.styles.value)}
     assert still._repr_html_().startswith(still.words)
     drawn = re.findall("<svg.*?</svg>", still._repr_html_(), re.DOTALL)
     assert len(drawn) == len(still.pictures)
@@ -251,7 +251,7 @@ def test_where_there_is_no_kernel_a_line_tells_how_to_get_one_above_how_it_opens
     lab = open_lab()
     shown = lab._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in shown
-    parts = WITHOUT_KERNEL, lab.readout.value, lab.look.value, lab.picture.value
+    parts = WITHOUT_KERNEL, lab.readout.value, lab.styles.value, lab.picture.value
     assert "".join(parts) in shown["text/html"]
     assert "Binder" in WITHOUT_KERNEL
 

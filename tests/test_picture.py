@@ -17,7 +17,7 @@ from torch import nn
 from normviz import Reduction, draw_cubes, draw_slices, explain
 from normviz.grid import MAX_CELLS, MAX_ROWS, MAX_WIDTH, lay_out, places
 from normviz.slices import LETTER, MAX_CHIPS
-from normviz.svg import COLOURS, STYLE, style_of, svg_dash, tint
+from normviz.svg import COLOURS, STYLE, TWENTY, style_of, svg_dash, tint
 from normviz.words import five_digits, short
 
 claim = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -133,6 +133,7 @@ def test_a_page_has_room_for_all_that_is_laid_out(shape, cell_width):
         breaks = sum(after > before + 1 for before, after in pairwise(axis.shown))
         assert breaks == len(axis.gaps) == (len(axis.shown) < size)
     assert len(set(places(axes))) == prod(len(axis.shown) for axis in axes) <= MAX_CELLS
+    assert MAX_CELLS <= TWENTY**2  # or lines would stay hidden
     assert prod(len(axis.shown) for axis in axes if not axis.across) <= MAX_ROWS
     assert max(axis.extent for axis in axes if axis.across) <= MAX_WIDTH
 

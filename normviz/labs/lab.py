@@ -232,8 +232,8 @@ class Lab(widgets.VBox):
         boxes = [widgets.HBox(row) for row in rows]
         for box in boxes:
             box.add_class("nv-row")
-        self.look = widgets.HTML(layout=widgets.Layout(display="none"))
-        super().__init__([*boxes, self.readout, self.picture, self.look, SliderNames()])
+        self.styles = widgets.HTML(layout=widgets.Layout(display="none"))
+        super().__init__([*boxes, self.readout, self.picture, self.styles, SliderNames()])
         self.add_class("nv-lab")
         self._settling = False
         named = {f.name: getattr(self, f.name) for f in fields(self.Setting)}
@@ -241,9 +241,8 @@ class Lab(widgets.VBox):
 
     def _repr_mimebundle_(self, **options) -> dict:
         # What a page without a kernel shows in the lab's place.
-        still = (
-            f"<div>{WITHOUT_KERNEL}{self.readout.value}{self.look.value}{self.picture.value}</div>"
-        )
+        parts = WITHOUT_KERNEL, self.readout.value, self.styles.value, self.picture.value
+        still = f"<div>{''.join(parts)}</div>"
         return super()._repr_mimebundle_(**options) | {"text/html": still}
 
     def read(self):
@@ -315,7 +314,7 @@ class Lab(widgets.VBox):
             view = self.still()
             body = view.body
             # For a style that is new, a browser lays out the whole page anew. A refusal has none.
-            self.look.value = "".join(dict.fromkeys(STYLES.findall(body))) or self.look.value
+            self.styles.value = "".join(dict.fromkeys(STYLES.findall(body))) or self.styles.value
             self.readout.value, self.picture.value = view.words, STYLES.sub("", body)
 
     def draw_on(self, *controls: widgets.Widget) -> None:
