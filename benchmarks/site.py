@@ -1,5 +1,6 @@
 """What a page of the site costs: from a move of its recorded lab to paint, and its bytes."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ def build(folder: Path, quick: bool) -> None:
     """The site: all lessons run, all labs recorded."""
     settings = ["-D", f"recorded_states={2 if quick else 24}"]
     command = [sys.executable, "-m", "sphinx", "-q", "-E", "-c", ROOT / "docs", *settings]
-    subprocess.run([*command, ROOT, folder], check=True)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, ROOT, folder], check=True, env=one_thread)
 
 
 def moves_on(page) -> list[Iterator[float]]:
@@ -93,5 +95,5 @@ def measure(*, quick: bool = False) -> Section:
     with TemporaryDirectory() as folder, chromium() as browser:
         build(Path(folder), quick)
         pages = [Path(folder, "notebooks", name).with_suffix(".html") for name in LESSONS[1:]]
-        rows = [row for path in pages for row in rows_of(path, browser, 3 if quick else 30)]
+        rows = [row for path in pages for row in rows_of(path, browser, 3 if quick else 12)]
     return Section("The site", rows, NOTES)

@@ -84,9 +84,9 @@ def run_stubs(folder, *arguments):
 def test_a_run_measures_each_module_in_a_process_of_its_own_and_writes_the_page(tmp_path):
     printed, page = run_stubs(tmp_path)
     sections = dict(rows_of(page))
-    assert [*sections] == ["layers", "workers", "site", "lessons", "exactness"]
+    assert [*sections] == ["layers", "workers", "lessons", "exactness"]
     assert {row[0] for [row] in sections.values()} == {"quick: False"}
-    assert len({row[2] for [row] in sections.values()}) == 5
+    assert len({row[2] for [row] in sections.values()}) == 4
     for line in ("Skipped: pictures. No module named 'no_such_peer'", "no-such-browser"):
         assert line in page
         assert line in printed
