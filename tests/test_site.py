@@ -305,6 +305,8 @@ SHOWN = """texts => Math.min(...texts.map(text => {
     return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b)
 }))"""
 
+SCROLLED = "blocks => blocks.map(block => block.scrollLeft)"
+
 
 @pytest.mark.browser
 def test_a_page_fits_a_phone_and_a_projector(page):
@@ -317,8 +319,12 @@ def test_a_page_fits_a_phone_and_a_projector(page):
     assert not letters.count() or letters.evaluate_all(SHOWN) >= 10.99
     ids = page.locator("[id]").evaluate_all("nodes => nodes.map(node => node.id)")
     assert len({*ids}) == len(ids)
+    wide = page.locator('.nv-body [style*="overflow-x"]')
+    wide.evaluate_all("blocks => blocks.forEach(block => block.scrollLeft = 30)")
+    before = wide.evaluate_all(SCROLLED)
     for slider in page.locator(".nv-controls input[type=range]:visible:enabled").all()[:1]:
         slider.press("ArrowRight")
+        assert wide.evaluate_all(SCROLLED) == before
     assert violations(page, "scrollable-region-focusable") == {}  # from the keyboard, too
 
 
