@@ -53,7 +53,7 @@ def build_site(folder: Path, ran_lesson: Callable) -> None:
         lesson = read(name)
         lesson.cells = ran_lesson(name).notebook.cells
         nbformat.write(lesson, sources / "notebooks" / name)
-    quick = ["-D", "nb_execution_mode=off", "-D", "recorded_states=2"]
+    quick = ["-D", "nb_execution_mode=off", "-D", "recorded_states=1"]
     build(*quick, "-W", "--keep-going", sources, folder).check_returncode()
 
 
