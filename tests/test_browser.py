@@ -50,6 +50,7 @@ NOT_OURS = (  # but Notebook 7's
 # But for what stands on a tinted cell, dark in either theme.
 TEXT = ".nv-page span, .nv svg > g > text:not(.nv-ink), .nv-plot text"
 INK = f"{TEXT}, .jp-OutputArea-output :is(p, b, label, button)"
+SLICED = ".nv-page:has(.nv-slice):not(:has(.nv-outputs))"  # all but Jacobians
 OPACITY = "groups => groups.map(group => Number(getComputedStyle(group).opacity))"
 SHOWN = "lines => lines.map(line => getComputedStyle(line).visibility == 'visible')"
 # The contrast of each text with the first background behind it that is not transparent (WCAG 2).
@@ -189,8 +190,7 @@ def test_a_picture_and_an_exercise_are_worked_from_the_keyboard_alone(page):
 
 def test_pointer_and_keyboard_light_up_one_slice_and_spell_it_out(page):
     """In three pictures; tests/test_site.py goes through all of them."""
-    drawn = ".nv-page:has(.nv-slice):not(:has(.nv-outputs))"  # but for Jacobians
-    pictures = page.locator(f"{drawn}:not(details:not([open]) *)").all()
+    pictures = page.locator(f"{SLICED}:not(details:not([open]) *)").all()
     for picture in pictures[:2] + pictures[-1:]:
         page.mouse.move(0, 0)
         before, slices = lit(picture), picture.locator(".nv-slice")
@@ -464,10 +464,6 @@ def test_the_controls_of_a_lab_follow_each_other_from_the_keyboard(lab):
     expect(lab.locator(".nv-page")).to_contain_text("shape (4, 3, 2, 2)")
 
 
-# Of a slice of numbers, of one that has none, of an output of a Jacobian.
-NAMED = r", \d[\d,]* numbers?: [a-z]+ [−\d.]+|: one mean over \d|: x = .*, y = [−\d.]+$"
-
-
 @opened(BY_MENU, TOGETHER)
 def test_a_screen_reader_hears_what_each_slice_is_and_how_it_came_about(page):
     """What Chromium tells assistive technology, except for a lab, which may just be moving."""
@@ -477,11 +473,11 @@ def test_a_screen_reader_hears_what_each_slice_is_and_how_it_came_about(page):
         for node in tree
         if not node["ignored"] and node["role"]["value"] in ("image", "img")
     }
-    for picture in page.locator(".nv-page:not(.jupyter-widgets *)").all():
+    for picture in page.locator(f"{SLICED}:not(.jupyter-widgets *)").all():
         slices, said = picture.locator(".nv-slice").all(), picture.locator("[data-of]").all()
         for one, lines in zip_longest(slices, said):
             name, lines = one.get_attribute("aria-label"), lines and lines.locator("span")
-            assert re.search(NAMED, name)
+            assert re.search(r", \d[\d,]* numbers?: [a-z]+ [−\d.]+|: one mean over \d", name)
             assert (name, "; ".join(texts(lines) if lines else [])) in told
     for plot in page.locator("svg.nv-plot:not(.jupyter-widgets *)").all():
         assert plot.get_attribute("aria-label") in {name for name, _ in told}
