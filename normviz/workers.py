@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_all_start_methods, get_context
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,10 @@ def together(task: Callable, size: int, *arguments, seconds: float = 60) -> list
 
     Each worker calls ``task(rank, size, *arguments)``, with one thread, in a group of
     ``torch.distributed``. When this function returns or raises, all of them have ended.
+
+    Where the system can, they are copies of one process that has imported torch, which takes a
+    second or two once; it starts with the first call and ends with the caller. So the environment
+    variables of a worker are those of the first call.
 
     Args:
         task: a function; one that is defined in a notebook is sent as text, so it has to import
@@ -64,10 +68,11 @@ def together(task: Callable, size: int, *arguments, seconds: float = 60) -> list
         folder = Path(name)
         torch.save(sent, folder / "task.pt")
         strict = STRICT in warnings.filters
+        context = _context()
         try:
             for rank in range(size):
                 args = (rank, size, name, seconds, strict)
-                worker = get_context("spawn").Process(target=_work, args=args, daemon=True)
+                worker = context.Process(target=_work, args=args, daemon=True)
                 worker.start()
                 started.append(worker)
             _wait_for(started, folder, 10 * seconds)
@@ -76,6 +81,15 @@ def together(task: Callable, size: int, *arguments, seconds: float = 60) -> list
                 worker.kill()
                 worker.join()
         return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
+
+
+def _context():
+    """How workers are started: as copies of a process that has imported torch, if possible."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _as_sent(task: Callable) -> Callable | tuple[str, str]:

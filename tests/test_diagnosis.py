@@ -19,6 +19,7 @@ from torch import nn
 
 import normviz
 from normviz import Diagnosis, Finding, diagnose, measuring, probe
+from normviz.__main__ import main
 from normviz.diagnosing import row_of
 from normviz.diagnosis import FINDINGS
 
@@ -302,18 +303,23 @@ def wrong():
         ([], 2, "usage: python -m normviz"),
     ],
 )
-def test_a_diagnosis_from_a_shell(arguments, status, words, tmp_path):
+def test_a_diagnosis_from_a_shell(arguments, status, words, tmp_path, monkeypatch, capsys):
     (tmp_path / "models.py").write_text(SCRIPT, encoding="utf-8")
-    python = [sys.executable, "-m", "normviz", *arguments]
-    run = subprocess.run(
-        python,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert run.returncode == status, run.stderr
-    assert words in (run.stderr if status == 2 else run.stdout)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    try:
+        ended = main(arguments)
+    except SystemExit as exit:  # of the parser
+        ended = exit.code
+    told = capsys.readouterr()
+    assert ended == status, told
+    assert words in (told.err if status == 2 else told.out)
+
+
+def test_a_shell_finds_the_command():
+    command = [sys.executable, "-m", "normviz", "diagnose", "no.py:model"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert (told.returncode, "there is no 'no.py'" in told.stderr) == (2, True)
 
 
 class PerPixel(nn.LayerNorm):

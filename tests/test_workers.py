@@ -49,6 +49,12 @@ def sleep(rank, size):
     time.sleep(ASLEEP)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _first():
+    """What starts all workers is there, and has found a place for its socket, a short path."""
+    together(gather, 1, 0.0)
+
+
 @pytest.fixture(autouse=True)
 def nobody_stays(tmp_path, monkeypatch):
     """What was started has ended, and nothing lies about."""
