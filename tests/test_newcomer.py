@@ -18,7 +18,7 @@ TESTS = [ADDED, *(f"tests/test_{name}.py" for name in ("conformance", "package",
 
 @pytest.fixture
 def house(tmp_path):
-    """A copy of the project with the file and the line of the guide."""
+    """A copy of the project with the file and the line of the guide, and with a forgetful twin."""
     for path in ROOT.iterdir():
         if path.name in ("normviz", "tests"):
             ignored = shutil.ignore_patterns("__pycache__")
@@ -27,7 +27,11 @@ def house(tmp_path):
             (tmp_path / path.name).symlink_to(path)
     layer, cases = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
     (tmp_path / ADDED).write_text(layer, encoding="utf-8")
+    forgetful = layer.replace("super().__init__(eps,", "super().__init__(1e-5,")
+    other = tmp_path / ADDED.replace("norm_per_row", "forgetful")
+    other.write_text(forgetful.replace("NormPerRow", "Forgetful"), encoding="utf-8")
     with_line = cases.partition("    ...")[0]
+    with_line += with_line.splitlines()[-1].replace("NormPerRow", "Forgetful") + "\n"
     suite = (ROOT / SUITE).read_text(encoding="utf-8").replace("CASES = [\n", with_line, 1)
     (tmp_path / SUITE).write_text(suite, encoding="utf-8")
     return tmp_path
@@ -47,14 +51,10 @@ def test_the_style_is_that_of_the_house(house):
         assert done.returncode == 0, done.stdout
 
 
-def test_all_that_is_tested_of_a_layer_passes(house):
-    done = run(house, "pytest", "-q", "-k", "NormPerRow or listed", *TESTS)
-    assert done.returncode == 0, done.stdout
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 50
-
-
-def test_a_layer_that_forgets_an_argument_is_found(house):
-    text = (house / ADDED).read_text(encoding="utf-8")
-    (house / ADDED).write_text(text.replace("super().__init__(eps,", "super().__init__(1e-5,"))
-    told = run(house, "pytest", "-q", "--tb=no", "-k", "NormPerRow and any_options", SUITE).stdout
-    assert re.search(r"FAILED .*test_with_any_options.*eps", told)
+def test_all_that_is_tested_of_a_layer_passes_and_an_argument_that_is_forgotten_is_found(house):
+    asked = "NormPerRow or listed or (Forgetful and any_options)"
+    told = run(house, "pytest", "-q", "--tb=no", "-k", asked, *TESTS).stdout
+    failed = re.findall("^FAILED .*", told, flags=re.MULTILINE)
+    assert failed, told
+    assert all(re.search("test_with_any_options.*Forgetful.*eps", line) for line in failed), told
+    assert int(re.search(r"(\d+) passed", told)[1]) > 50
