@@ -7,7 +7,7 @@ faster than that.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 from operator import attrgetter
 from pathlib import Path
 from statistics import quantiles
@@ -179,13 +179,14 @@ WAYS: dict[str, tuple[float | None, list[Move]]] = {
 DRAW = "draw_slices(np.random.default_rng(0).standard_normal({}, np.float32), 'n c h w -> c')"
 PICTURES = {shape: Move(DRAW.format(shape)) for shape in ((3, 3, 2, 2), (64, 256, 56, 56))}
 NOTES = """\
-Measured in JupyterLab, in Chromium without a window and without a graphics card, each move in turns
-with one of a slider whose callback sets a label. Time goes from the key press (of an arrow on the
-handle of a slider, or a click on a button) to the end of the first frame that shows the changed
-output: for a lab its picture, for `interact` and matplotlib their decoded image. A p95 is that of
-all rounds, as a multiple of the p95 of the label. Frames come every 16.7 ms, so that times go in
-such steps; the label often takes a frame or two more than at best, which widens all spreads.
-Every control of a lab is measured, and the one that takes longest stands here.
+Measured in JupyterLab, in Chromium without a window and without a graphics card: a notebook for
+each lab, and each move in turns with one of a slider whose callback sets a label. Time goes from
+the key press (of an arrow on the handle of a slider, or a click on a button) to the end of the
+first frame that shows the changed output: for a lab its picture, for `interact` and matplotlib
+their decoded image. A p95 is that of all rounds, as a multiple of the p95 of the label. Frames come
+every 16.7 ms, so that times go in such steps; the label often takes a frame or two more than at
+best, which widens all spreads. Every control of a lab is measured, and the one that takes longest
+stands here.
 
 From pointer to paint, time goes from when the page is told of the movement until the frame in which
 another slice alone is lit is painted."""
@@ -258,30 +259,30 @@ def opened(browser, server: dict, moves: list[Move]) -> Iterator[Notebook]:
 
 
 def measure(*, quick: bool = False) -> Section:
-    """Slider to paint for every lab and its rivals, and pointer to paint."""
-    ways, pictures = WAYS, PICTURES
+    """Slider to paint for every lab and its rivals, each in a notebook of its own, and pointer."""
+    pictures, rounds = PICTURES, 3 if quick else 20
     if quick:
-        ways = {name: (aim, moves[:1]) for name, (aim, moves) in ways.items()}
         pictures = dict([*pictures.items()][:1])
-    used = [FLOOR, *chain.from_iterable(moves for _, moves in ways.values())]
+    rows = []
     with TemporaryDirectory() as folder, jupyterlab(Path(folder)) as server, chromium() as browser:
-        with opened(browser, server, used) as notebook:
-            rows = slider_rows(notebook, ways, rounds=3 if quick else 30)
+        for name, (aim, moves) in WAYS.items():
+            with opened(browser, server, [FLOOR, *moves[: 1 if quick else None]]) as notebook:
+                rows += slider_rows(notebook, name, aim, rounds)
         with opened(browser, server, [*pictures.values()]) as notebook:
             rows += pointer_rows(notebook, pictures, rounds=4 if quick else 60)
     return Section("In the browser", rows, NOTES)
 
 
-def slider_rows(notebook: Notebook, ways: dict, rounds: int) -> list[Row]:
-    """The slowest control of each lab, and of each rival, as multiples of the label; p50, p95."""
+def slider_rows(notebook: Notebook, name: str, aim: float | None, rounds: int) -> list[Row]:
+    """The slowest control of a lab, or of a rival, as multiples of the label; p50, p95."""
     took = in_turns({move: notebook.use(move).__next__ for move in notebook.moves}, rounds)
-    floor, rows = took[FLOOR], []
-    for name, (aim, moves) in ways.items():
-        p50 = max((ratio(took[move], floor) for move in moves), key=attrgetter("median"))
-        cost = max(p95(took[move]) for move in moves) / p95(floor)
-        rows.append(Row(f"{name}: p50", FLOOR_NAME, p50, aim))
-        rows.append(Row(f"{name}: p95", FLOOR_NAME, Spread(cost, cost, cost), aim))
-    return rows
+    floor = took.pop(FLOOR)
+    p50 = max((ratio(times, floor) for times in took.values()), key=attrgetter("median"))
+    cost = max(map(p95, took.values())) / p95(floor)
+    return [
+        Row(f"{name}: p50", FLOOR_NAME, p50, aim),
+        Row(f"{name}: p95", FLOOR_NAME, Spread(cost, cost, cost), aim),
+    ]
 
 
 def pointer_rows(notebook: Notebook, pictures: dict, rounds: int) -> list[Row]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from benchmarks.compare import Section
 from benchmarks.report import Report
 
-MODULES = ("layers", "workers", "pictures", "browser", "lessons", "exactness")
-MORE = ("site",)  # only where it is asked for: its pages take minutes to be made
+MODULES = ("layers", "workers", "pictures", "browser", "site", "lessons", "exactness")
 FOLDER = Path(__file__).parent
 
 
@@ -45,7 +44,7 @@ def main() -> None:
         "modules",
         nargs="*",
         metavar="NAME",
-        help=f"some of {', '.join(MODULES)}, which are all by default, and {', '.join(MORE)}",
+        help=f"some of {', '.join(MODULES)}; by default, all",
     )
     parser.add_argument("--quick", action="store_true", help="few rounds and small sizes")
     parser.add_argument(
@@ -56,8 +55,8 @@ def main() -> None:
         " is written to benchmarks/, and the rest is only printed",
     )
     args = parser.parse_args()
-    if unknown := {*args.modules} - {*MODULES, *MORE}:
-        parser.error(f"there is no {', '.join(sorted(unknown))} among {', '.join(MODULES + MORE)}")
+    if unknown := {*args.modules} - {*MODULES}:
+        parser.error(f"there is no {', '.join(sorted(unknown))} among {', '.join(MODULES)}")
     report = measure_all(args.modules or MODULES, args.quick)
     print(report.table())
     if args.output or not (args.modules or args.quick):

@@ -84,7 +84,7 @@ def run_stubs(folder, *arguments):
 def test_a_run_measures_each_module_in_a_process_of_its_own_and_writes_the_page(tmp_path):
     printed, page = run_stubs(tmp_path)
     sections = dict(rows_of(page))
-    assert [*sections] == ["layers", "workers", "lessons", "exactness"]
+    assert [*sections] == ["layers", "workers", "site", "lessons", "exactness"]
     assert {row[0] for [row] in sections.values()} == {"quick: False"}
     assert len({row[2] for [row] in sections.values()}) == 4
     for line in ("Skipped: pictures. No module named 'no_such_peer'", "no-such-browser"):
@@ -119,7 +119,7 @@ def test_a_quick_run_has_a_row_for_each_thing(module, monkeypatch):
 def test_of_the_controls_of_a_lab_the_slowest_counts():
     times = {browser.FLOOR: 10, browser.Move("a_lab", "x"): 10, browser.Move("a_lab", "y"): 30}
     notebook = SimpleNamespace(moves=[*times], use=lambda move: repeat(times[move]))
-    p50, p95 = browser.slider_rows(notebook, {"a lab": (2, [*times][1:])}, rounds=3)
+    p50, p95 = browser.slider_rows(notebook, "a lab", 2, rounds=3)
     assert (p50.what, p50.cost.median, p50.met) == ("a lab: p50", 3, False)
     assert (p95.what, p95.cost.median, p95.met) == ("a lab: p95", 3, False)
 
