@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from gzip import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,12 +41,26 @@ def build(folder: Path, quick: bool) -> None:
     subprocess.run([*command, ROOT, folder], check=True, env=one_thread)
 
 
-def moves_on(page) -> list[Iterator[float]]:
-    """Of each slider of a lab, or else of its buttons: moved on, the milliseconds to paint."""
+@contextmanager
+def opened(path: Path, browser) -> Iterator:
+    """A page as it opens, scrolled to its lab, which has a label at its end."""
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.goto(path.as_uri())
+    lab = page.locator("[data-recording]")
+    lab.scroll_into_view_if_needed()
+    lab.locator("[data-name]:visible").first.wait_for()
+    page.evaluate(TOOLS)
+    page.evaluate(LABEL)
+    yield page
+    page.close()
+
+
+def moved_on(page) -> list:
+    """The boxes of a lab that hold a slider; if none does, those that hold buttons."""
     boxes = page.locator(".nv-controls [data-name]:visible")
     sliders = boxes.filter(has=page.locator("[type=range]:enabled"))
     moved = sliders if sliders.count() else boxes.filter(has=page.locator("[type=radio]:enabled"))
-    return [use(box, ".nv-words, .nv-body") for box in moved.all()]
+    return moved.all()
 
 
 def costs(label: Iterator[float], move: Iterator[float], rounds: int) -> tuple[Spread, float]:
@@ -67,22 +82,20 @@ def use(box, output: str) -> Iterator[float]:
 
 
 def rows_of(path: Path, browser, rounds: int) -> list[Row]:
-    """Of one lesson."""
-    page = browser.new_page(viewport={"width": 1300, "height": 900})
-    page.goto(path.as_uri())
-    lab = page.locator("[data-recording]")
-    lab.scroll_into_view_if_needed()
-    lab.locator("[data-name]:visible").first.wait_for()
-    page.evaluate(TOOLS)
-    page.evaluate(LABEL)
+    """Of one lesson; each control is moved on a fresh page, as others decide what it changes."""
+    with opened(path, browser) as page:
+        count = len(moved_on(page))
+        name_of_recording = page.locator("[data-recording]").get_attribute("data-recording")
+    both = []
+    for nth in range(count):
+        with opened(path, browser) as page:
+            label = use(page.locator("#label"), "output")
+            move = use(moved_on(page)[nth], ".nv-words, .nv-body")
+            both.append(costs(label, move, rounds))
+    p50, cost = max(both, key=lambda cost: cost[0].median)
     name = path.stem.replace("_", " ")
-    p50, cost = max(
-        (costs(use(page.locator("#label"), "output"), move, rounds) for move in moves_on(page)),
-        key=lambda cost: cost[0].median,
-    )
-    recording = path.parents[1] / f"_static/labs/{lab.get_attribute('data-recording')}.js"
+    recording = path.parents[1] / f"_static/labs/{name_of_recording}.js"
     size = sum(len(compress(file.read_bytes())) for file in (path, recording))
-    page.close()
     return [
         Row(f"{name}: p50", FLOOR_NAME, p50, AIM),
         Row(f"{name}: p95", FLOOR_NAME, Spread(cost, cost, cost), AIM),

@@ -16,6 +16,7 @@ from bs4 import BeautifulSoup
 from building import build
 from nbformat.v4 import new_code_cell, new_notebook
 
+from benchmarks.site import moved_on, opened, use
 from docstrings import PUBLIC
 from normviz import check, labs
 from normviz.exercises import EXERCISES, PREDICTIONS
@@ -527,3 +528,11 @@ def test_a_recorded_lab_moves_on_a_page_that_no_server_gives(site, chromium):
         before = lab.locator(".nv-words").inner_text()
         lab.get_by_role("radio", name="eval").check()
         assert lab.locator(".nv-words").inner_text() != before
+
+
+@pytest.mark.browser
+def test_what_a_move_on_a_page_takes_can_be_measured(site, chromium):
+    for path in (site / LESSON_PAGES[3], site / LESSON_PAGES[5]):  # with sliders, with buttons
+        with opened(path, chromium) as page:
+            move = use(moved_on(page)[0], ".nv-words, .nv-body")
+            assert next(move) > 0 and next(use(page.locator("#label"), "output")) > 0
