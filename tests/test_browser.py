@@ -496,6 +496,7 @@ def test_all_text_is_readable_in_either_theme(page):
 
 
 TRACKS = "tracks => tracks.map(track => track.getBoundingClientRect().width)"
+WIDER = "words => words.filter(it => it.offsetWidth > it.closest('.nv-lab').clientWidth).length"
 CUT_OFF = "labels => labels.filter(label => label.scrollWidth > label.clientWidth).length"
 
 
@@ -506,6 +507,7 @@ def test_the_controls_of_a_lab_stand_in_one_grid_with_tracks_for_any_hand(lab):
         labels = lab.locator(".widget-label:visible")
         assert {round(label.bounding_box()["width"]) for label in labels.all()} == {96}
         assert labels.evaluate_all(CUT_OFF) == 0
+        assert lab.locator(".nv-page > span").evaluate_all(WIDER) == 0
         tracks = lab.locator(".noUi-target:visible").evaluate_all(TRACKS)
         assert min(tracks, default=120) >= 120
 
