@@ -71,7 +71,8 @@ def positions_of(control) -> list[tuple[Label, object]]:
         values = [control.min + i * control.step for i in range(count)]
         if isinstance(control, widgets.FloatLogSlider):
             values = [control.base**value for value in values]
-        return [(format(value, control.readout_format), value) for value in values]
+        padded = re.compile(r"(?<=e[+-])0+(?=\d)")  # 1e-05, where JavaScript writes 1e-5
+        return [(padded.sub("", format(v, control.readout_format)), v) for v in values]
     return [] if isinstance(control, widgets.Button) else [(str(control.value), control.value)]
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import ipywidgets as widgets
 import pytest
 
 from normviz.labs.lab import Lab, View, slider
-from recording import BELOW, Recording
+from recording import BELOW, Recording, positions_of
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,8 @@ def test_of_many_settings_all_moves_are_recorded_from_the_opening_and_the_ends_o
     for hub, (a, b) in zip(recording.hubs, [(5, 7), (30, 7), (5, 30)], strict=True):
         assert shown(recording, recording.moves[hub]["a"]) == [f"{n}, {b}" for n in range(31)]
         assert shown(recording, recording.moves[hub]["b"]) == [f"{a}, {n}" for n in range(31)]
+
+
+def test_a_position_is_called_as_the_slider_calls_it():
+    slider = widgets.FloatLogSlider(1.0, min=-5, max=0, step=5, readout_format=".1e")
+    assert [label for label, _ in positions_of(slider)] == ["1.0e-5", "1.0e+0"]
