@@ -38,13 +38,8 @@ in_both_ways = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def seeded_and_alone():
-    """One thread: for inputs this small, two would mostly wait for each other."""
+def seeded():
     torch.manual_seed(11)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
