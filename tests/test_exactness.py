@@ -37,9 +37,7 @@ in_both_ways = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(11)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture

@@ -28,9 +28,7 @@ from normviz.refusals import RefusedInput
 TABLE = ("BatchNorm1d", (3,), (7, 3))
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(7)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 # Running statistics

@@ -28,9 +28,7 @@ TEXT = "{http://www.w3.org/2000/svg}text"
 MILLIMETRE = 72 / 25.4
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def read(name):
