@@ -13,7 +13,7 @@ from normviz import Reduction
 from normviz.normalization import normalize
 from normviz.refusals import RefusedInput, check_input
 
-NAN = float("nan")
+NAN, X = float("nan"), torch.ones(2, 3)
 
 
 def trained(layer):
@@ -82,39 +82,23 @@ INPUTS = {
     ),
     "ints": (bn, torch.ones(2, 3, dtype=torch.int64), "x|floating-point|torch.int64|x.float()"),
     "numpy": (bn, np.ones((2, 3)), "x|torch tensor|ndarray|torch.as_tensor(x)"),
-    "float32 to float64": (
-        lambda: ln(3).double(),
-        torch.ones(2, 3),
-        "weight|torch.float32|x.to(torch.float64)",
-    ),
-    "one half to the other": (
-        lambda: bn().half(),
-        torch.ones(2, 3).bfloat16(),
-        "weight|bfloat16|torch.float16",
-    ),
+    "float32 to float64": (lambda: ln(3).double(), X, "weight|torch.float32|x.to(torch.float64)"),
+    "one half to the other": (lambda: bn().half(), X.bfloat16(), "weight|bfloat16|torch.float16"),
     "statistics alone": (
         lambda: bn(affine=False).eval(),
-        torch.ones(2, 3).double(),
+        X.double(),
         "running_mean|torch.float64|torch.float32",
     ),
-    "momentum 2 later": (
-        lambda: changed(bn(), momentum=2),
-        torch.ones(2, 3),
-        "momentum|0 to 1|got 2",
-    ),
-    "momentum text later": (
-        lambda: changed(bn(), momentum="0.1"),
-        torch.ones(2, 3),
-        "momentum|or None|got '0.1'",
-    ),
+    "momentum 2 later": (lambda: changed(bn(), momentum=2), X, "momentum|0 to 1|got 2"),
+    "momentum text later": (lambda: changed(bn(), momentum="0.1"), X, "momentum|or None|got '0.1'"),
     "eps a fraction later": (
         lambda: changed(bn(), eps=Fraction(1, 3)),
-        torch.ones(2, 3),
+        X,
         "eps|0 or more|got Fraction(1, 3)",
     ),
-    "eps 0 in training": (lambda: changed(bn(), eps=0), torch.ones(2, 3), "eps|more than 0|got 0"),
+    "eps 0 in training": (lambda: changed(bn(), eps=0), X, "eps|more than 0|got 0"),
     "a stand-in": (bn, torch.fx.Proxy(torch.fx.Graph().placeholder("x")), "symbolic_trace|export"),
-    "eps None later": (lambda: changed(bn(), eps=None), torch.ones(2, 3), "eps|0 or more|got None"),
+    "eps None later": (lambda: changed(bn(), eps=None), X, "eps|0 or more|got None"),
 }
 
 
@@ -324,10 +308,7 @@ CALLS = {
         '"statistic" or "weight"|\'weights\'',
     ),
     "axes of 2d": (lambda: Reduction.of(nn.BatchNorm2d(3), 3), "BatchNorm2d|(N, C, H, W)|3 axes"),
-    "axes of LayerNorm": (
-        lambda: Reduction.of(nn.LayerNorm([3, 4]), 1),
-        "(…, 3, 4)|1 axis",
-    ),
+    "axes of LayerNorm": (lambda: Reduction.of(nn.LayerNorm([3, 4]), 1), "(…, 3, 4)|1 axis"),
     "of another forward": (
         lambda: Reduction.of(type("Mine", (nn.LayerNorm,), {"forward": nn.Identity.forward})(3), 2),
         "compute what LayerNorm does|got Mine|Reduction(pattern)",

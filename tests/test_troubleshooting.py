@@ -50,11 +50,7 @@ NOT_SHOWN = {
     "pip downloads gigabytes of `nvidia-…` packages",
 }
 # How the heading starts where no cell of a lesson shows it yet.
-NO_CELL = (
-    "`expected scalar type",
-    "`cuDNN error",
-    "`eval()` changes nothing",
-)
+NO_CELL = ("`expected scalar type", "`cuDNN error", "`eval()` changes nothing")
 
 COLUMN = tensor([[9.0], [11]])  # (N, C) with mean 10, variance 1, unbiased 2
 TOKENS = torch.arange(24).reshape(2, 3, 4)
