@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from patients import FrozenBatchNorm2d
 from test_explanation import MEETINGS, OF_WEIGHTS, held_by, meet, random, same, trained
 from torch import nn
 from torch.nn import functional
@@ -90,17 +91,6 @@ class Activated(nn.BatchNorm2d):
 
     def forward(self, x):
         return self.activation(super().forward(x))
-
-
-class Frozen(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, torch.ones(channels))
-
-    def forward(self, x):
-        scale = self.weight * (self.running_var + 1e-5).rsqrt()
-        return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
 
 
 class OwnNames(nn.Module):
@@ -224,7 +214,7 @@ NONE = {
         ROWS,
         "do not follow from a mean and a variance",
     ),
-    "frozen": (lambda: trained(Frozen(3)), IMAGES, "one slope and one shift per c"),
+    "frozen": (lambda: trained(FrozenBatchNorm2d(3)), IMAGES, "one slope and one shift per c"),
 }
 
 
@@ -388,7 +378,7 @@ SHOWN = {  # how to make it → what is said of it
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_explain_asks_where_nothing_is_known(name):
-    made = {"frozen": lambda: (trained(Frozen(3)), random(*IMAGES))}
+    made = {"frozen": lambda: (trained(FrozenBatchNorm2d(3)), random(*IMAGES))}
     made["own names"] = lambda: (OwnNames(3).eval(), random(*IMAGES))
     made["own names, in training"] = lambda: (OwnNames(3), random(*IMAGES))
     layer, x = made[name]() if name in made else FOUND[name][0]()
@@ -403,7 +393,7 @@ def test_explain_asks_where_nothing_is_known(name):
 
 
 def test_what_stands_still_in_training_is_not_said_to_move():
-    explained = explain(trained(Frozen(3)).train(), random(*IMAGES))
+    explained = explain(trained(FrozenBatchNorm2d(3)).train(), random(*IMAGES))
     assert not explained.tracks
     assert ", then " not in repr(explained)
 
