@@ -1,4 +1,4 @@
-"""Small models and batches that `diagnose` looks at."""
+"""Small models and batches that `diagnose` and `probe` look at."""
 
 import torch
 from torch import nn
@@ -27,3 +27,16 @@ def fed(layer, x, times=60):
 
 def model_of(norm, before=3, after=4, bias=False):
     return nn.Sequential(nn.Linear(before, after, bias=bias), norm, nn.ReLU(), nn.Linear(after, 2))
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """As it is published: four buffers, and no mode."""
+
+    def __init__(self, channels):
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.ones(channels))
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]

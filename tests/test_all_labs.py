@@ -4,6 +4,8 @@ import gc
 import math
 import os
 import re
+import runpy
+import sys
 import tracemalloc
 from functools import partial
 from itertools import count
@@ -13,11 +15,14 @@ from weakref import ref
 from xml.etree import ElementTree
 
 import ipywidgets as widgets
+import numpy as np
 import pytest
+import torch
 from traitlets import TraitError
 
 from normviz import labs
 from normviz.labs.lab import STYLES, WITHOUT_KERNEL, SliderNames, View, rule
+from normviz.labs.shapes import LAYER_MAKERS
 
 MOVES = int(os.environ.get("NORMVIZ_MOVES", "12"))
 LABS = {
@@ -46,9 +51,10 @@ REFUSED = {
         "more than 1 value per channel",
     ),
     "none": (partial(labs.workers_lab, workers=3, samples=2), "Every worker needs a sample"),
-    "a g too long": (partial(labs.gradient_lab, g=(1, 0, 0, 0)), "equally many numbers"),
+    "nine of each": (partial(labs.gradient_lab, x=range(9), g=range(9)), "8: got 9 and 9"),
     "a channel of one": (partial(labs.gradient_lab, x=[1], g=[1]), "more than 1 value per channel"),
-    "lengths": (partial(labs.linearity_lab, x1=(1, 2)), "equally many numbers"),
+    "lengths": (partial(labs.linearity_lab, x1=(1, 2)), "many numbers, up to 8: got 2 and 3"),
+    "nine": (partial(labs.linearity_lab, x1=range(9), x2=range(9)), "up to 8: got 9 and 9"),
     "a list of one": (partial(labs.linearity_lab, x1=[1], x2=[2]), "more than 1 value per channel"),
 }
 OTHER_SETTINGS = {
@@ -70,6 +76,48 @@ OTHER_SETTINGS = {
     },
     "workers_lab": {"workers": 3, "samples": 30, "parts": "unequal", "drift": 1.0, "sync": True},
 }
+# A lab, what it is asked for and cannot hold, and the rule.
+IMPOSSIBLE = [
+    ("shape_lab", {"shape": ()}, "shape needs 4 sizes here: got ()"),
+    ("shape_lab", {"layer": "batchnorm1d"}, f"{', '.join(LAYER_MAKERS)}: got 'batchnorm1d'"),
+    ("momentum_lab", {"batch_size": 0}, "batch_size must be what its control can hold: got 0"),
+    ("momentum_lab", {"batch_size": 65}, "batch_size must be what its control can hold: got 65"),
+    ("momentum_lab", {"batches": 61}, "batches must be what its control can hold: got 61"),
+    ("momentum_lab", {"drift": -0.6}, "drift must be what its control can hold: got -0.6"),
+    ("bessel_lab", {"m": 0}, "m must be what its control can hold: got 0"),
+    ("bessel_lab", {"m": 31}, "m must be what its control can hold: got 31"),
+    ("bessel_lab", {"m": 2.5}, "m must be what its control can hold: got 2.5"),
+    ("bessel_lab", {"draws": 9}, "must be one of 10, 100, 1000, 2000, 5000, 10000: got 9"),
+    ("bessel_lab", {"draws": "100"}, "must be one of 10, 100, 1000, 2000, 5000, 10000: got '100'"),
+    ("bessel_lab", {"distribution": "cauchy"}, "must be one of normal, uniform, skewed: got 'cau"),
+    ("modes_lab", {"batch": "large"}, "typical, shifted, one sample, one value: got 'large'"),
+    ("modes_lab", {"batch": None}, "typical, shifted, one sample, one value: got None"),
+    ("linearity_lab", {"a": 3.1}, "a must be what its control can hold: got 3.1"),
+    ("linearity_lab", {"b": -3.1}, "b must be what its control can hold: got -3.1"),
+    ("linearity_lab", {"eps": 0}, "eps must be what its control can hold: got 0"),
+    ("linearity_lab", {"eps": 1e3}, "eps must be what its control can hold: got 1000"),
+    ("linearity_lab", {"x1": (), "x2": ()}, "numbers with commas"),
+    ("gradient_lab", {"layer": "GroupNorm"}, "must be one of BatchNorm1d, LayerNorm, RMSNorm"),
+    ("gradient_lab", {"training": 2}, "training must be one of"),
+    ("gradient_lab", {"weight": 9.0}, "weight must be what its control can hold: got 9"),
+    ("gradient_lab", {"eps": 0.0}, "eps must be what its control can hold: got 0"),
+    ("relatives_lab", {"outlier": (4, 0, 0, 0)}, "outlier must stand in the shape (4, 4, 2, 2)"),
+    ("relatives_lab", {"outlier": (0, 0)}, "outlier needs 4 numbers here"),
+    ("relatives_lab", {"outlier": (-1, 0, 0, 0)}, "outlier must stand"),
+    ("relatives_lab", {"layer": "CentredConv2d"}, "layer must be one of BatchNorm1d"),
+    ("relatives_lab", {"size": 101.0}, "size must be what its control can hold"),
+    ("relatives_lab", {"axes": "n c l"}, "axes must be one of n c h w"),
+    ("relatives_lab", {"training": "yes"}, "training must be one of True, False"),
+    ("relatives_lab", {"show": "x"}, "show must be one of change, input, output"),
+    ("relatives_lab", {"groups": 9}, "groups must be one of 1"),
+    ("relatives_lab", {"layer": "LayerNorm", "normalized_shape": 4}, "must be one of 1, 2, 3"),
+    ("detective_lab", {"box": "J"}, "box must be one of A, B"),
+    ("detective_lab", {"place": (2, 0, 0, 0)}, "place must stand in the shape (2, 4, 2, 2)"),
+    ("detective_lab", {"size": 21.0}, "size must be what its control can hold"),
+    ("detective_lab", {"experiment": "x"}, "experiment must be one of move one number"),
+    ("detective_lab", {"guess": "Dropout"}, "guess must be one of nothing yet, BatchNorm2d"),
+    ("workers_lab", {"parts": "odd"}, "parts must be one of equal, unequal: got 'odd'"),
+]
 
 every_lab = pytest.mark.parametrize("open_lab", LABS.values(), ids=LABS)
 
@@ -306,6 +354,22 @@ def test_the_way_to_a_setting_leaves_no_trace(open_lab):
     for control, value in first:
         control.value = value
     assert shown_by(lab) == shown
+
+
+@pytest.mark.parametrize(("name", "setting", "rule"), IMPOSSIBLE, ids=str)
+def test_what_no_control_can_hold_is_refused(name, setting, rule):
+    with pytest.raises(ValueError, match=re.escape(rule)):
+        getattr(labs, name)(**setting)
+
+
+@pytest.mark.parametrize("name", labs.__all__)
+def test_every_session_shows_the_same_and_leaves_the_random_numbers_of_others(name):
+    open_lab, setting = getattr(labs, name), OTHER_SETTINGS.get(name, {})
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    fresh = runpy.run_path(sys.modules[open_lab.__module__].__file__)[name](**setting)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert shown_by(fresh) == shown_by(open_lab(**setting))
 
 
 @pytest.mark.parametrize(("name", "setting"), OTHER_SETTINGS.items(), ids=OTHER_SETTINGS)

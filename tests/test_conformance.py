@@ -91,7 +91,7 @@ def options_of(name, args):
         values = OTHER_VALUES.get(parameter.name, ())
         if isinstance(parameter.default, bool):
             values = (not parameter.default,)
-        if parameter.name == "momentum" and hasattr(getattr(nn, name, None), "momentum"):
+        if parameter.name == "momentum" and hasattr(nn, name):
             values += (None,)
         single += [{parameter.name: value} for value in values]
     pairs = [one | other for one, other in combinations(single, 2) if one.keys() != other.keys()]

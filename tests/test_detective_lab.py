@@ -2,11 +2,11 @@
 
 import re
 from functools import cache
-from html import unescape
 
 import numpy as np
 import pytest
 import torch
+from reading import words_of
 from torch import nn
 
 from normviz import labs
@@ -70,10 +70,6 @@ def cells_of(lab):
         looks.add((fill, line))
     assert len(looks) == len({line for _, line in looks}) and not np.isnan(numbers).any()
     return numbers, marked
-
-
-def words_of(lab):
-    return unescape(re.sub("<[^>]*>", "", lab.readout.value.replace("<br>", "\n")))
 
 
 @every_mode
@@ -175,25 +171,3 @@ def test_the_picture_has_no_slices_and_rings_only_what_the_learner_moves():
         x, y = re.search(r'x="(\d+)" y="(\d+)" [^>]*data-index="1,1,1,0"', svg).groups()
         ring = f'<rect x="{int(x) + 1}" y="{int(y) + 1}"' in svg
         assert ring == ("Ringed" in svg) == (experiment == ONE)
-
-
-def test_it_draws_no_random_number():
-    state = torch.get_rng_state()
-    labs.detective_lab("G", guess="Conv2d(4, 4, 1)")
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ({"box": "J"}, "box must be one of A, B"),
-        ({"place": (2, 0, 0, 0)}, r"place must stand in the shape \(2, 4, 2, 2\)"),
-        ({"size": 21.0}, "size must be what its control can hold"),
-        ({"experiment": "x"}, "experiment must be one of move one number"),
-        ({"guess": "Dropout"}, "guess must be one of nothing yet, BatchNorm2d"),
-    ],
-    ids=str,
-)
-def test_other_settings_are_refused(setting, said):
-    with pytest.raises(ValueError, match=said):
-        labs.detective_lab(**setting)

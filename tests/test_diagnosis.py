@@ -8,7 +8,6 @@ import sys
 from collections import namedtuple
 from copy import deepcopy
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -82,16 +81,6 @@ def test_layers_come_in_the_order_of_the_forward_pass():
     assert [layer.name for layer in diagnose(Backwards(), table()).layers] == ["first", "last"]
 
 
-class Tags(HTMLParser):
-    def __init__(self, page):
-        super().__init__()
-        self.found = []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.found.append(tag)
-
-
 def test_a_page_escapes_names_and_its_rows_open_a_picture():
     class Evil(nn.BatchNorm1d):
         pass
@@ -100,7 +89,7 @@ def test_a_page_escapes_names_and_its_rows_open_a_picture():
     model = nn.Sequential()
     model.add_module("<script>x", Evil(3))
     diagnosis = diagnose(model, table())
-    tags = Tags(diagnosis._repr_html_()).found
+    tags = re.findall(r"<(\w+)", diagnosis._repr_html_())
     assert "script" not in tags and tags.count("svg") == 1 and tags.count("details") == 2
     assert str(diagnosis) == diagnosis.text == repr(diagnosis)
     assert "<script>x" in diagnosis.text and isinstance(diagnosis, Diagnosis)

@@ -209,7 +209,7 @@ CASES = {
         (
             (changed(nn.BatchNorm1d(3), running_var=[1.0, -1e-5, 1]), table()),
             (changed(nn.BatchNorm1d(3), running_var=[1.0, 0, 1]), table()),
-        ),
+        )
     ],
     "half-precision": lambda: [
         (
@@ -222,23 +222,14 @@ CASES = {
         ),
     ],
     "batch-mates": lambda: [
-        (
-            (nn.BatchNorm1d(3, track_running_stats=False), table()),
-            (nn.InstanceNorm2d(3), images()),
-        ),
+        ((nn.BatchNorm1d(3, track_running_stats=False), table()), (nn.InstanceNorm2d(3), images())),
         ((OwnNorm(0), table()), (OwnNorm(1), table())),
         # there, the first axis is that of the tokens
         ((OwnNorm(0), table(2)), (nn.TransformerEncoderLayer(4, 1, 8), torch.randn(5, 6, 4))),
     ],
     "swapped-axes": lambda: [
-        (
-            (nn.BatchNorm1d(12), tokens()),
-            (nn.BatchNorm1d(12), tokens().transpose(1, 2)),
-        ),
-        (
-            (nn.LayerNorm(12), tokens().transpose(1, 2)),
-            (nn.LayerNorm(12), tokens()),
-        ),
+        ((nn.BatchNorm1d(12), tokens()), (nn.BatchNorm1d(12), tokens().transpose(1, 2))),
+        ((nn.LayerNorm(12), tokens().transpose(1, 2)), (nn.LayerNorm(12), tokens())),
     ],
     "padding": lambda: [
         (

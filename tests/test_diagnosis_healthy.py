@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from patients import FrozenBatchNorm2d
 from torch import nn
 from torch.nn import functional as F
 
@@ -142,18 +143,6 @@ class Frozen(nn.Module):
         return self
 
 
-class FrozenBatchNorm2d(nn.Module):
-    def __init__(self, bn):
-        super().__init__()
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, getattr(bn, name).detach().clone())
-
-    def forward(self, x):
-        scale = self.weight * (self.running_var + 1e-5).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x * scale[:, None, None] + shift[:, None, None]
-
-
 def conv_norm(before, after, norm=nn.BatchNorm2d, **more):
     conv = nn.Conv2d(before, after, 3, padding=1, bias=False, **more)
     return nn.Sequential(conv, norm(after), nn.ReLU())
@@ -262,7 +251,8 @@ def frozen_layers():
     train(model, images)
     for place, part in enumerate(model):
         if isinstance(part, nn.BatchNorm2d):
-            model[place] = FrozenBatchNorm2d(part)
+            model[place] = FrozenBatchNorm2d(part.num_features)
+            model[place].load_state_dict(part.state_dict(), strict=False)
     return model
 
 

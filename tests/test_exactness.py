@@ -37,14 +37,7 @@ in_both_ways = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def seeded_and_alone():
-    """One thread: for inputs this small, two would mostly wait for each other."""
-    torch.manual_seed(11)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import pickle
 import random as python_random
 import re
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise, product
+from itertools import product
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from reading import cells_of, come_out
 from test_conformance import CASES
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -249,20 +250,6 @@ def test_each_thing_is_worked_out_once(monkeypatch):
 # Pictures and words
 
 
-def cells_of(picture):
-    """index → (label, number) of every drawn element."""
-    groups = ElementTree.fromstring(picture.svg).findall(".//*[@data-label]")
-    return {
-        tuple(map(int, cell.get("data-index").split(","))): (
-            int(group.get("data-label")),
-            float(text.text.replace("−", "-")),
-        )
-        for group in groups
-        for cell, text in pairwise(group)
-        if cell.get("data-index")
-    }
-
-
 def captions_of(picture):
     """Per drawn slice: the accessible name, and the lines that spell it out."""
     for group in ElementTree.fromstring(picture.svg).findall(".//*[@data-label]"):
@@ -294,31 +281,13 @@ def test_a_picture_groups_and_shows_what_it_is_asked_for(meeting):
         picture = explained.picture(by, show)
         bare = by == "weight" and explained.weight is None and explained.bias is None
         assert ("no weight" in picture.text) == bare
-        cells = cells_of(picture)
+        cells = cells_of(picture.svg)
         named = {"statistic": explained.reduction, "weight": explained.plan.sharing} | parts
         labels = named[by].labels(numbers.shape)
         for index, (label, number) in cells.items():
             assert label == labels[index]
             assert number == pytest.approx(float(numbers[index].detach()), abs=0.00501)
         assert len(cells) >= min(numbers.numel(), 60)
-
-
-def come_out(line):
-    """What a line works out, and what it says: equal to its last digit."""
-    line = line.removeprefix("first number: ").partition(";")[0]
-    *_, terms, result = line.split(" = ")
-    terms = re.sub(r" \((?:running )?[a-z]+\)", "", terms)
-    for sign, operation in {
-        "−": "-",
-        "·": "*",
-        "²": "**2",
-        "√(": "np.sqrt(",
-        "max(": "np.maximum(",
-    }.items():
-        terms = terms.replace(sign, operation)
-    terms = re.sub(r"√([\d.e-]+)", r"np.sqrt(\1)", terms)
-    with np.errstate(all="ignore"):
-        return five_digits(float(eval(terms))) == result
 
 
 # Not one that breaks off, nor what is told without a sum.
@@ -840,16 +809,11 @@ REFUSED = [
     (nn.BatchNorm1d(3, device="meta"), random(4, 3), "weight must hold numbers .* meta device"),
     (nn.BatchNorm1d(3), random(4, 3).to("meta"), "x must hold numbers .* meta device.* none.$"),
     (nn.BatchNorm1d(3), np.ones((4, 3)), r"ndarray; torch.as_tensor\(x\).float\(\) would do"),
-    (nn.BatchNorm1d(3), [[1.0, 2.0, 3.0]], r"list; torch.as_tensor\(x\)"),
-    (nn.BatchNorm1d(3), None, "torch tensor: got NoneType"),
-    (nn.BatchNorm1d(3), (random(4, 3),), r"tuple; x\[0\] would do"),
     (nn.LayerNorm(3), torch.nested.nested_tensor([random(2, 3)], layout=torch.jagged), "nested"),
-    (nn.BatchNorm1d(3), torch.ones(4, 3, dtype=int), r"x.float\(\) would do"),
     (nn.BatchNorm1d(3), random(4, 2), "num_features=3|size 3 .* got 2"),
     (nn.BatchNorm2d(3), random(4, 3), "2 axes"),
     (nn.LayerNorm([3, 4]), random(3, 3), "normalized_shape"),
     (nn.LayerNorm([3, 4]), random(4), "(…, 3, 4).* 1 axis".replace("(", r"\(").replace(")", r"\)")),
-    (nn.LayerNorm(3), random(4, 3).double(), r"one dtype .* x.to\(torch.float32\) would do"),
     (nn.BatchNorm1d(3), random(1, 3), "more than 1 value per channel"),
     (nn.InstanceNorm1d(3), random(4, 3, 1), "more than 1 spatial element"),
     (

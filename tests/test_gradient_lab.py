@@ -1,7 +1,6 @@
 """The gradient lab takes dx apart into bars that add up to what torch.nn's backward pass gives."""
 
 import re
-from html import unescape
 from itertools import pairwise
 from random import Random
 from xml.etree import ElementTree
@@ -9,11 +8,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from reading import number, numbers_in, spoken, words_of
 from torch import nn
 
 from normviz import labs
 from normviz.labs.gradient import DIRECT, MEAN, PROJECTION, GradientSetting, backward_of
-from normviz.labs.lab import View
 
 LAYERS = ("BatchNorm1d", "LayerNorm", "RMSNorm")
 CASES = [
@@ -62,25 +61,12 @@ def by_detaching(setting):
     return x.grad.numpy()
 
 
-def words_of(lab):
-    return unescape(re.sub("<[^>]*>", "", lab.readout.value.replace("<br>", "\n")))
-
-
-def number(text):
-    return float(text.replace("−", "-"))
-
-
 def vector(text):
     return [number(part) for part in text.split(", ")]
 
 
 def told(name, words):
-    return number(re.search(rf"{re.escape(name)} = (−?\d+(?:\.\d+)?(?:e−?\d+)?)", words)[1])
-
-
-def spoken(lab):
-    """The picture's accessible name."""
-    return ElementTree.fromstring(lab.picture.value).find(".//*[@role='img']").get("aria-label")
+    return numbers_in(f"{re.escape(name)} = #", words)[0]
 
 
 def near(values):
@@ -91,22 +77,6 @@ def assert_alarmed(lab, rule):
     assert 'role="alert"' in lab.readout.value
     assert rule in words_of(lab)
     assert "<svg" not in lab.picture.value
-
-
-@every_mode
-@every_layer
-@every_case
-def test_the_terms_add_up_to_what_autograd_gives(case, layer, training):
-    setting = GradientSetting(layer, training=training, **case)
-    assert backward_of(setting).dx == pytest.approx(by_torch(setting), rel=1e-7, abs=1e-9)
-
-
-@every_mode
-@every_layer
-@every_case
-def test_detached_statistics_leave_what_autograd_leaves(case, layer, training):
-    setting = GradientSetting(layer, training=training, detached=True, **case)
-    assert backward_of(setting).dx == pytest.approx(by_detaching(setting), rel=1e-9, abs=1e-12)
 
 
 @every_mode
@@ -147,6 +117,7 @@ def test_the_words_are_those_of_autograd(case, layer, training, detached):
     setting, words = lab.read(), words_of(lab)
     dx = by_detaching(setting) if detached else by_torch(setting)
     backward = backward_of(setting)
+    assert backward.dx == pytest.approx(dx, rel=1e-7, abs=1e-9)
     for text in (words, spoken(lab)):
         assert vector(re.search(rf"dx = {NUMBERS}", text)[1]) == near(dx)
     assert told("σ", words) == near(backward.sigma)
@@ -268,32 +239,18 @@ def test_numbers_beside_the_axes_have_room_for_their_sign():
 
 
 @pytest.mark.parametrize("name", ["x", "g"])
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("", "numbers with commas"),
-        ("1,,2", "numbers with commas"),
-        ("<b>1</b>, 2, 3", "numbers with commas"),
-        ("nan, 1, 2", "numbers with commas"),
-        ("1e999, 1, 2", "numbers with commas"),
-        ("1, 2", "equally many numbers, up to 8: got"),
-        ("1, 2, 3, 4, 5, 6, 7, 8, 9", "equally many numbers, up to 8: got"),
-    ],
-)
-def test_odd_text_shows_the_rule_and_the_lab_goes_on(name, text, rule):
+def test_odd_text_shows_the_rule_and_the_lab_goes_on(name):
     lab = labs.gradient_lab()
     first, shown = getattr(lab, name).value, (lab.readout.value, lab.picture.value)
-    getattr(lab, name).value = text
-    assert_alarmed(lab, rule)
-    if "commas" in rule:
-        assert f"{name} must be" in words_of(lab)
+    for text, rule in (
+        ("<b>1</b>, 2, 3", f"{name} must be numbers with commas"),
+        ("1, 2", "equally many numbers, up to 8: got"),
+    ):
+        getattr(lab, name).value = text
+        assert_alarmed(lab, rule)
         assert "<b>1" not in lab.readout.value
     getattr(lab, name).value = first
     assert (lab.readout.value, lab.picture.value) == shown
-
-
-def test_nine_numbers_are_too_many():
-    assert_alarmed(labs.gradient_lab(x=range(9), g=range(9)), "up to 8: got 9 and 9")
 
 
 @pytest.mark.parametrize("detached", [False, True])
@@ -309,27 +266,6 @@ def test_one_number_is_refused_where_torch_refuses_it(detached):
                 assert "dx = " in words_of(lab)
 
 
-@pytest.mark.parametrize("kind", [tuple, list, np.array])
-def test_vectors_may_be_tuples_lists_or_arrays(kind):
-    lab = labs.gradient_lab(x=kind((1.5, -2.0)), g=kind((4.0, 1.0)))
-    assert (lab.x.value, lab.g.value) == ("1.5, -2", "4, 1")
-
-
-@pytest.mark.parametrize(
-    ("asked", "rule"),
-    [
-        ({"layer": "GroupNorm"}, "layer must be one of BatchNorm1d, LayerNorm, RMSNorm"),
-        ({"training": 2}, "training must be one of"),
-        ({"weight": 9.0}, "weight must be what its control can hold: got 9"),
-        ({"eps": 0.0}, "eps must be what its control can hold: got 0"),
-    ],
-    ids=str,
-)
-def test_what_no_control_can_hold_is_refused(asked, rule):
-    with pytest.raises(ValueError, match=rule):
-        labs.gradient_lab(**asked)
-
-
 def test_the_largest_numbers_are_no_error_of_the_labs_own():
     random = Random(0)
     for layer in LAYERS:
@@ -340,14 +276,8 @@ def test_the_largest_numbers_are_no_error_of_the_labs_own():
             assert "nan" not in lab.readout.value + lab.picture.value
 
 
-def test_small_gradients_keep_their_digits():
+def test_small_gradients_keep_their_digits_and_rounding_is_none():
     lab = labs.gradient_lab(x=(1000, 2000, 6000))
     dx = by_torch(lab.read())
     assert vector(re.search(rf"dx = {NUMBERS}", words_of(lab))[1]) == pytest.approx(dx, rel=1e-2)
-
-
-def test_the_lab_stands_still():
-    lab = labs.gradient_lab(g=(1, 1, 1))
-    still = lab.still()
-    assert isinstance(still, View)
-    assert "dx = (0, 0, 0)" in str(still)
+    assert "dx = (0, 0, 0)" in words_of(labs.gradient_lab(g=(1, 1, 1)))

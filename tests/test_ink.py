@@ -13,7 +13,7 @@ from cycler import cycler
 from matplotlib import pyplot
 from matplotlib.patheffects import withStroke
 from matplotlib.style import library
-from reading import SVG, page_of, shown, style_of
+from reading import SVG, contrast, page_of, shown, style_of
 
 from normviz import labs
 from normviz.ink import line_style
@@ -67,14 +67,8 @@ def test_the_ink_is_that_of_the_page_and_there_is_no_paper(seed):
 
 @pytest.mark.parametrize("paper", ["ffffff", "000000"])
 def test_every_series_stands_out_from_light_and_from_dark_paper(paper):
-    def light(colour):
-        parts = np.array([*bytes.fromhex(colour)]) / 255
-        parts = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return parts @ [0.2126, 0.7152, 0.0722] + 0.05
-
     for colour in (*COLOURS, GREY):
-        dim, bright = sorted((light(colour[1:]), light(paper)))
-        assert bright / dim >= 3
+        assert contrast(bytes.fromhex(colour[1:]), bytes.fromhex(paper)) >= 3
 
 
 def test_a_plot_may_stand_twice_on_a_page_and_has_no_more_digits_than_can_be_seen():

@@ -33,9 +33,7 @@ FITS = """() => {
 }"""
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(7)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def module(forward):

@@ -8,14 +8,6 @@ from benchmarks.compare import ratio
 from benchmarks.layers import BOTH, OURS, SCRATCH, TORCH
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_both_passes_on_the_input_of_a_lesson_take_less_than_seven_times_what_torch_takes():
     """It is 5.3 to 5.5, also on a busy machine. On large inputs times depend on fresh memory."""
     seconds = layers.seconds_of("BatchNorm2d", (3,), (3, 3, 2, 2), BOTH, rounds=200)

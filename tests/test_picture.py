@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from reading import contrast
 from torch import nn
 
 from normviz import Reduction, draw_cubes, draw_slices, explain
@@ -89,18 +90,6 @@ def test_an_exact_number_has_five_digits(number):
 def test_what_is_no_number_is_named():
     for form in (short, five_digits):
         assert [form(number) for number in (nan, 1e999, -1e999)] == ["nan", "inf", "−inf"]
-
-
-def contrast(one, other):
-    """WCAG's contrast of two colours, each three parts of 0 to 255."""
-    dim, bright = sorted(
-        sum(
-            share * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
-            for share, part in zip((0.2126, 0.7152, 0.0722), np.array([*rgb]) / 255, strict=True)
-        )
-        for rgb in (one, other)
-    )
-    return (bright + 0.05) / (dim + 0.05)
 
 
 @pytest.mark.parametrize("label", range(len(COLOURS)))

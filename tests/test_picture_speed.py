@@ -12,16 +12,6 @@ from benchmarks.compare import take_turns
 from normviz import draw_slices
 
 
-@pytest.fixture
-def _one_thread():
-    """For torch, which has as many as the machine can run, while a picture takes one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_one_thread")
 def test_a_large_picture_takes_a_quarter_of_the_time_of_all_statistics():
     """It is 0.17, the fastest round of each; with the statistics of all channels it is 0.5."""
     x = np.random.default_rng(0).normal(1e4, 1, (64, 64, 56, 56)).astype(np.float32)

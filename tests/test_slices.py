@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import come_out, number
 
 from normviz import Reduction, draw_slices
 from normviz.arithmetic import spell_statistics
 from normviz.slices import Caption
-from normviz.words import five_digits
 
 claim = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 NUMBER = r"(nan|[−-]?inf|[−-]?[\d.]+(?:e[−-]?\d+)?)"
@@ -38,10 +38,6 @@ def meetings(draw):
     sizes = {"g": groups} if "g" in names else {}
     x = np.random.default_rng(prod(shape)).integers(-99, 1000, shape)
     return Reduction(f"{' '.join(axes)} -> {' '.join(kept)}", **sizes), x
-
-
-def number(text):
-    return float(text.replace("−", "-"))
 
 
 def slices_of(picture):
@@ -117,15 +113,6 @@ def test_the_arithmetic_of_a_slice_is_spelled_out():
     assert lines[1].startswith("σ² = ((0 − 7)² + (1 − 7)² + (2 − 7)² + ")
     assert lines[1].endswith(" + …) / 9 = 24.667")
     assert f"channel 0: {'; '.join(lines)}" in picture.text.splitlines()
-
-
-def come_out(line):
-    """Whether a line of arithmetic that shows all its numbers is right with them."""
-    _, terms, result = line.split(" = ")
-    terms = re.sub(
-        r"[−√²·]", lambda sign: {"−": "-", "√": "np.sqrt", "²": "**2", "·": "*"}[sign[0]], terms
-    )
-    return five_digits(eval(terms.replace(",", ""))) == result
 
 
 numbers = st.integers(-99, 99) | st.floats(-99, 99) | st.floats(-1e-3, 1e-3) | st.just(1e6 + 1)

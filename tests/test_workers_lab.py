@@ -1,18 +1,15 @@
 """The workers lab tells what torch.nn does with the parts of a batch, and with the whole."""
 
-import re
-from html import unescape
-
 import numpy as np
 import pytest
 import torch
+from reading import numbers_in, words_of
 from torch import nn
 
 from normviz import labs
 from normviz.labs.lab import RuleBroken
 from normviz.labs.workers import WorkersSetting, noise_of, parts_of, sizes_of, workers_of
 
-NUMBER = r"(−?\d+(?:\.\d+)?(?:e−?\d+)?)"
 CASES = [
     {},
     {"sync": True},
@@ -39,17 +36,6 @@ def by_torch(setting):
     if setting.sync:
         outputs[:-1] = outputs[-1].split([len(part) for part in parts])
     return layers, outputs
-
-
-def words_of(lab):
-    text = unescape(re.sub("<br>", "\n", lab.readout.value))
-    return re.sub("<[^>]*>", "", text)
-
-
-def numbers_in(pattern, text):
-    found = re.search(pattern.replace("#", NUMBER), text)
-    assert found, (pattern, text)
-    return [float(number.replace("−", "-")) for number in found.groups()]
 
 
 def near(number):
@@ -151,8 +137,6 @@ def test_too_few_numbers_are_refused_in_words_and_sync_helps():
     assert "Every worker needs a sample: got 4 workers and 3 samples." in lab.readout.value
     with pytest.raises(RuleBroken):
         workers_of(WorkersSetting(3, 3))
-    with pytest.raises(ValueError, match="parts must be one of equal, unequal: got 'odd'"):
-        labs.workers_lab(parts="odd")
 
 
 def test_what_is_drawn_is_what_is_told(unseen):
