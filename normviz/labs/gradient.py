@@ -99,8 +99,8 @@ def backward_of(setting: GradientSetting) -> Backward:
     terms = {DIRECT: upstream / sigma}
     if not (setting.stored or setting.detached):
         if setting.centred:
-            terms[MEAN] = np.full(len(x), -upstream.mean() / sigma)
-        terms[PROJECTION] = -normalized * np.mean(upstream * normalized) / sigma
+            terms[MEAN] = np.full(len(x), -_mean(upstream) / sigma)
+        terms[PROJECTION] = -normalized * _mean(upstream * normalized) / sigma
     return Backward(float(sigma), normalized, upstream, terms)
 
 
@@ -127,11 +127,11 @@ def view_gradient(setting: GradientSetting, plot: Plot) -> View:
 
 def _describe(setting: GradientSetting, backward: Backward) -> str:
     upstream, normalized = backward.upstream, backward.normalized
-    along = np.mean(upstream * normalized)
+    along = _mean(upstream * normalized)
     lines = [
         f"dx = <b>{_vector(backward.dx)}</b>, {_terms_in_words(setting)}",
         f"σ = {five_digits(backward.sigma)}, x̂ = {_vector(normalized)}, mean(γ·g) = "
-        f"{five_digits(upstream.mean())}, mean(γ·g·x̂) = {five_digits(along)}.",
+        f"{five_digits(_mean(upstream))}, mean(γ·g·x̂) = {five_digits(along)}.",
         _sum_in_words(setting, backward),
         _sum_along_in_words(setting, backward),
     ]
@@ -186,6 +186,10 @@ def _sum_along_in_words(setting: GradientSetting, backward: Backward) -> str:
 def _sum(values: np.ndarray) -> float:
     total = values.sum()
     return float(total) if abs(total) > ROUNDING * np.abs(values).sum() else 0.0
+
+
+def _mean(values: np.ndarray) -> float:
+    return _sum(values) / len(values)
 
 
 class GradientLab(Lab):
