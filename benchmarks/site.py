@@ -55,12 +55,12 @@ def opened(path: Path, browser) -> Iterator:
     page.close()
 
 
-def moved_on(page) -> list:
+def movable_on(page) -> list:
     """The boxes of a lab that hold a slider; if none does, those that hold buttons."""
     boxes = page.locator(".nv-controls [data-name]:visible")
     sliders = boxes.filter(has=page.locator("[type=range]:enabled"))
-    moved = sliders if sliders.count() else boxes.filter(has=page.locator("[type=radio]:enabled"))
-    return moved.all()
+    buttons = boxes.filter(has=page.locator("[type=radio]:enabled"))
+    return (sliders if sliders.count() else buttons).all()
 
 
 def costs(label: Iterator[float], move: Iterator[float], rounds: int) -> tuple[Spread, float]:
@@ -84,18 +84,18 @@ def use(box, output: str) -> Iterator[float]:
 def rows_of(path: Path, browser, rounds: int) -> list[Row]:
     """Of one lesson; each control is moved on a fresh page, as others decide what it changes."""
     with opened(path, browser) as page:
-        count = len(moved_on(page))
-        name_of_recording = page.locator("[data-recording]").get_attribute("data-recording")
-    both = []
+        count = len(movable_on(page))
+        recording = page.locator("[data-recording]").get_attribute("data-recording")
+    measured = []
     for nth in range(count):
         with opened(path, browser) as page:
             label = use(page.locator("#label"), "output")
-            move = use(moved_on(page)[nth], ".nv-words, .nv-body")
-            both.append(costs(label, move, rounds))
-    p50, cost = max(both, key=lambda cost: cost[0].median)
+            move = use(movable_on(page)[nth], ".nv-words, .nv-body")
+            measured.append(costs(label, move, rounds))
+    p50, cost = max(measured, key=lambda one: one[0].median)
     name = path.stem.replace("_", " ")
-    recording = path.parents[1] / f"_static/labs/{name_of_recording}.js"
-    size = sum(len(compress(file.read_bytes())) for file in (path, recording))
+    files = path, path.parents[1] / f"_static/labs/{recording}.js"
+    size = sum(len(compress(file.read_bytes())) for file in files)
     return [
         Row(f"{name}: p50", FLOOR_NAME, p50, AIM),
         Row(f"{name}: p95", FLOOR_NAME, Spread(cost, cost, cost), AIM),

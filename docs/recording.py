@@ -32,6 +32,7 @@ LISTS = ("list", "buttons", "check")
 CLICKS = 60  # of a button, one after another
 OPENS = re.compile(r"normviz\.labs\.\w+_lab\(.*\)(?<!\.still\(\))")
 NUMBERS = re.compile(r"(?<![\w#.])-?\d+(?:\.\d+)?")
+PADDING = re.compile(r"(?<=e[+-])0+(?=\d)")  # 1e-05, where JavaScript writes 1e-5
 NUMBER, BELOW = "¤", "§"  # in place of one, and between words and pictures
 
 Label = str
@@ -71,8 +72,7 @@ def positions_of(control) -> list[tuple[Label, object]]:
         values = [control.min + i * control.step for i in range(count)]
         if isinstance(control, widgets.FloatLogSlider):
             values = [control.base**value for value in values]
-        padded = re.compile(r"(?<=e[+-])0+(?=\d)")  # 1e-05, where JavaScript writes 1e-5
-        return [(padded.sub("", format(v, control.readout_format)), v) for v in values]
+        return [(PADDING.sub("", format(v, control.readout_format)), v) for v in values]
     return [] if isinstance(control, widgets.Button) else [(str(control.value), control.value)]
 
 

@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing import connection, get_all_start_methods, get_context
+from multiprocessing import connection, forkserver, get_context
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +29,10 @@ def together(task: Callable, size: int, *arguments, seconds: float = 60) -> list
     Each worker calls ``task(rank, size, *arguments)``, with one thread, in a group of
     ``torch.distributed``. When this function returns or raises, all of them have ended.
 
-    Where the system can, they are copies of one process that has imported torch, which takes a
-    second or two once; it starts with the first call and ends with the caller. So the environment
-    variables of a worker are those of the first call.
+    On Linux they are copies of one process that has imported torch (multiprocessing's fork server),
+    which takes a second or two once: it starts with the first call, unless the program has one, and
+    ends with the caller. So a worker has the environment variables, and writes to the streams, that
+    were there at the first call; and some 200 MB are taken until the end.
 
     Args:
         task: a function; one that is defined in a notebook is sent as text, so it has to import
@@ -85,10 +86,14 @@ def together(task: Callable, size: int, *arguments, seconds: float = 60) -> list
 
 def _context():
     """How workers are started: as copies of a process that has imported torch, if possible."""
-    if "forkserver" not in get_all_start_methods():
+    if sys.platform != "linux":  # elsewhere, numpy and torch may not bear to be copied
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["torch"])  # and not normviz: sys.path may lead to another
+    try:
+        forkserver.ensure_running()
+    except OSError:  # no room for its socket, whose path may be too long; or it is the parent's
+        return get_context("spawn")
     return context
 
 

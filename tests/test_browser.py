@@ -22,12 +22,13 @@ else:
 
 pytestmark = pytest.mark.browser
 
-DRAWN = [  # each kind of picture, beside those of a lesson
+DRAWN = [  # each kind of picture that the lessons here have not
     "normviz.draw_cubes((4, 6, 2, 2), {'LayerNorm': 'n c h w -> n'})",
     "normviz.draw_jacobian(torch.nn.LayerNorm(4), torch.randn(2, 4))",
     "normviz.explain(torch.nn.BatchNorm1d(2), torch.randn(3, 2))",
     "normviz.plots.draw_histograms({'biased': range(9), 'unbiased': range(8)}, truth=4)",
     "normviz.plots.draw_bars([0.1, 0.2])",
+    "normviz.plots.draw_lines({'running': [0, 2, 3]})",
 ]
 IMPORTS = "import normviz, normviz.plots, torch"
 ALL_LABS = new_notebook(
@@ -484,7 +485,7 @@ def test_a_screen_reader_hears_what_each_slice_is_and_how_it_came_about(page):
 
 
 def test_all_text_is_readable_in_either_theme(page):
-    """In the theme that the last lesson left, and in the other: JupyterLab bears one change."""
+    """In the theme that the last notebook left, and in the other: JupyterLab bears one change."""
     ink, body = page.locator(INK), page.locator("body")
     assert ink.count() > 20
     assert min(ink.evaluate_all(CONTRASTS)) >= 4.5

@@ -78,4 +78,4 @@ def test_every_address_is_that_of_pyproject_toml_or_docs_addresses_py_makes_it_s
 
 def test_all_documents_were_read():
     read = {path.relative_to(ROOT).as_posix() for path, links in LINKS.items() if links}
-    assert {"README.md", "docs/troubleshooting.md", "docs/teaching/README.md"} <= read
+    assert {"README.md", "docs/troubleshooting.md", "notebooks/00_start_here.ipynb"} <= read

@@ -52,9 +52,9 @@ def test_the_style_is_that_of_the_house(house):
 
 
 def test_all_that_is_tested_of_a_layer_passes_and_an_argument_that_is_forgotten_is_found(house):
-    asked = "NormPerRow or listed or (Forgetful and any_options)"
+    asked = "NormPerRow or listed or (Forgetful and any_options and eps)"
     told = run(house, "pytest", "-q", "--tb=no", "-k", asked, *TESTS).stdout
-    failed = re.findall("^FAILED .*", told, flags=re.MULTILINE)
+    failed = re.findall("^(?:FAILED|ERROR) .*", told, flags=re.MULTILINE)
     assert failed, told
     assert all(re.search("test_with_any_options.*Forgetful.*eps", line) for line in failed), told
     assert int(re.search(r"(\d+) passed", told)[1]) > 50

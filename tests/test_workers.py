@@ -51,7 +51,7 @@ def sleep(rank, size):
 
 @pytest.fixture(scope="module", autouse=True)
 def _first():
-    """What starts all workers is there, and has found a place for its socket, a short path."""
+    """What starts all workers runs: in the folders of tests, its socket would have no room."""
     together(gather, 1, 0.0)
 
 
@@ -117,6 +117,14 @@ def test_an_error_of_a_worker_comes_out_in_its_own_words_and_at_once(how, kind, 
         [note] = raised.value.__notes__
         assert note.startswith("Raised on worker 1 of 0 to 1:\nTraceback")
         assert "in fail\n" in note
+
+
+def test_where_no_socket_has_room_workers_start_all_the_same(monkeypatch):
+    def fail():
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", fail)
+    assert [rank for rank, *_ in together(gather, 2, 0.5)] == [0, 1]
 
 
 def test_a_name_that_a_worker_does_not_know_gets_a_hint():
