@@ -527,6 +527,8 @@ def test_a_recorded_lab_shows_byte_for_byte_what_a_kernel_shows(page):
 @pytest.mark.parametrize("page", LESSON_PAGES[8:9], indirect=True)
 def test_what_is_scrolled_stays_so_when_a_lab_moves(page):
     turn(page, width=360)
+    page.locator(".nv-lab").scroll_into_view_if_needed()
+    expect(page.locator(".nv-controls > div").first).to_be_visible()
     picture = page.locator('.nv-body [style*="overflow-x"]').first
     assert picture.evaluate("it => it.scrollLeft = 30") == 30
     words, slider = page.locator(".nv-words"), page.locator(".nv-controls [type=range]").last
