@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing import connection, forkserver, get_context
+from multiprocessing import connection, get_context
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,6 +88,8 @@ def _context():
     """How workers are started: as copies of a process that has imported torch, if possible."""
     if sys.platform != "linux":  # elsewhere, numpy and torch may not bear to be copied
         return get_context("spawn")
+    from multiprocessing import forkserver  # where there is one
+
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch"])  # and not normviz: sys.path may lead to another
     try:
